@@ -1,0 +1,68 @@
+# make help lists the targets. Every target does its own set-up on a fresh Debian machine with Go and root.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+VERSION ?= $(shell cat VERSION)
+ARCH    ?= $(shell go env GOARCH)
+DIST    ?= dist
+BUNDLE  := $(DIST)/quay-appliance-$(VERSION)-linux-$(ARCH).tar
+
+export QUAY_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/quay-appliance
+export CGO_ENABLED := 0
+# The FIPS 140-3 module is the one that ships, so it is the one that is tested.
+export GOFIPS140 := v1.0.0
+export GOFLAGS := -buildvcs=false -tags=remote,containers_image_openpgp,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper
+TOOLS := $(QUAY_CACHE)/tools
+export PATH := $(TOOLS):$(PATH)
+
+.PHONY: help setup lint check test test-unit test-vm bundle demo demo-down stack bench generate clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 14
+
+setup: ## install what building and testing need, from the package registries
+	@build/setup
+
+lint: setup ## gofmt, go vet, golangci-lint
+	@build/tool golangci-lint
+	@test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)" || { echo 'run gofmt -w on these files' >&2; exit 1; }
+	golangci-lint run ./...
+
+check: setup ## the quick loop: vet and every test that needs no machine
+	go vet ./...
+	build/with-postgres go test ./...
+
+test: lint test-unit test-vm ## everything
+
+test-unit: setup ## every test that needs no machine, with the race detector where the C compiler allows it
+	build/tool crane
+	build/tool oras
+	build/with-postgres go test -count=1 ./...
+
+test-vm: bundle ## the bundle on real systemd + Podman machines: install, power cuts, clients, uninstall
+	build/tool crane
+	build/tool oras
+	BUNDLE=$(abspath $(BUNDLE)) go test -count=1 -timeout 30m -tags=$(subst -tags=,,$(lastword $(GOFLAGS))),machine ./test/vm
+
+bundle: setup ## build the offline bundle for ARCH into dist/
+	build/bundle $(VERSION) $(ARCH) $(BUNDLE)
+
+demo: bundle ## install the bundle on a disposable machine without any network, push and pull an image; Ctrl-C ends it
+	test/vm/demo $(abspath $(BUNDLE))
+
+demo-down: ## remove the machine that make demo left
+	test/vm/machine/power demo rm
+
+stack: setup ## all daemons as plain processes with a throwaway PostgreSQL; STACK_CONFIG=DIR starts them on an existing config directory
+	go run ./build/stack
+
+bench: setup ## benchmarks that run two things side by side and print a ratio
+	build/with-postgres go test -run='^$$' -bench=. -benchtime=1x ./...
+
+generate: ## generated code: SQL queries, documentation of the commands
+	build/tool sqlc
+	go generate ./...
+
+clean: ## remove what was built here; the cache stays
+	rm -rf $(DIST) .stack .build
