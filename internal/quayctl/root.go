@@ -1,0 +1,174 @@
+// Package quayctl is the command tree and the life of one run of it.
+package quayctl
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/quayctl/quayctl/internal/quayctl/cli"
+	"github.com/quayctl/quayctl/internal/quayctl/versioncmd"
+	"github.com/spf13/cobra"
+)
+
+// NewRoot returns the whole command tree.
+func NewRoot(f *cli.Factory) *cobra.Command {
+	var debug bool
+	root := &cobra.Command{
+		Use:   "quayctl COMMAND",
+		Short: "Install and run a container registry on this machine",
+		Long: `quayctl installs a container registry on this machine from one offline bundle,
+and looks after it: status, users, logs, removal.
+
+Run as root it works on the installation of the machine, run as any other user
+on that user's own.`,
+		Example: `  quayctl install --profile=registry-only
+  quayctl status
+  quayctl user create alice --email alice@example.com`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		// Cobra's own suggestions end up within the message; suggest writes them as a remedy.
+		DisableSuggestions: true,
+		CompletionOptions:  cobra.CompletionOptions{DisableDefaultCmd: true},
+		Args:               cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			return unknownCommand(cmd, args[0])
+		},
+		PersistentPreRun: func(*cobra.Command, []string) {
+			if debug {
+				f.Log = slog.New(slog.NewTextHandler(f.IO.Err, &slog.HandlerOptions{Level: slog.LevelDebug}))
+			}
+		},
+	}
+	root.SetIn(f.IO.In)
+	root.SetOut(f.IO.Out)
+	root.SetErr(f.IO.Err)
+	root.PersistentFlags().BoolVar(&debug, "debug", false, "write what quayctl does in detail to standard error")
+	root.PersistentFlags().BoolP("help", "h", false, "show help for the command")
+	root.AddCommand(
+		versioncmd.New(f),
+	)
+	group(root)
+	return root
+}
+
+// Main runs quayctl with the process's arguments and returns its exit code.
+// The first interrupt or termination signal cancels the command's context, the second ends the process at once.
+func Main(v cli.Version) int {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	f := cli.System(v)
+	go func() {
+		<-signals
+		cancel(cli.ErrInterrupted)
+		<-signals
+		os.Exit(int(cli.ExitInterrupted))
+	}()
+	return int(Run(ctx, f, os.Args[1:]))
+}
+
+// Run runs the command tree with args, reports an error if there is one, and returns the exit code.
+func Run(ctx context.Context, f *cli.Factory, args []string) cli.ExitCode {
+	root := NewRoot(f)
+	root.SetArgs(args)
+	entered := false
+	markEntry(root, &entered)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return cli.ExitOK
+	}
+	e := cli.AsError(ctx, err)
+	if !entered && e.Code == cli.ExitFailure {
+		e = usageError(cmd, err)
+	}
+	e.Report(f.IO, outputFormat(cmd, args))
+	return e.Code
+}
+
+// markEntry makes every command note that it was entered: an error before that is one of usage.
+func markEntry(cmd *cobra.Command, entered *bool) {
+	if run := cmd.RunE; run != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			*entered = true
+			return run(cmd, args)
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		markEntry(sub, entered)
+	}
+}
+
+// outputFormat is the format the user asked for, also when the flags could not be parsed.
+func outputFormat(cmd *cobra.Command, args []string) cli.Format {
+	if fl := cmd.Flags().Lookup("output"); fl != nil && fl.Changed {
+		return cli.Format(fl.Value.String())
+	}
+	for i, a := range args {
+		switch {
+		case a == "--":
+			return cli.FormatTable
+		case a == "--output=json", a == "-ojson", a == "-o=json":
+			return cli.FormatJSON
+		case (a == "--output" || a == "-o") && i+1 < len(args) && args[i+1] == "json":
+			return cli.FormatJSON
+		}
+	}
+	return cli.FormatTable
+}
+
+func unknownCommand(parent *cobra.Command, name string) error {
+	e := cli.Usagef("unknown command %q for %q", name, parent.CommandPath())
+	var names []string
+	for _, c := range parent.Commands() {
+		if c.IsAvailableCommand() || c.Name() == "help" {
+			names = append(names, c.Name())
+		}
+	}
+	if near := nearest(name, names); near != "" {
+		e.Remedy = "did you mean `" + parent.CommandPath() + " " + near + "`?"
+	} else {
+		e.Remedy = "see `" + parent.CommandPath() + " --help`"
+	}
+	return e
+}
+
+// group makes cmd a command that only holds others: without one it shows help, with an unknown one it fails.
+func group(cmd *cobra.Command) {
+	if cmd.HasSubCommands() && cmd.RunE == nil && cmd.Run == nil {
+		cmd.Args = cobra.ArbitraryArgs
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			return unknownCommand(cmd, args[0])
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		group(sub)
+	}
+}
+
+func usageError(cmd *cobra.Command, err error) *cli.Error {
+	e := &cli.Error{Code: cli.ExitUsage, Cause: err, Remedy: "see `" + cmd.CommandPath() + " --help`"}
+	var unknown interface{ GetSpecifiedName() string }
+	if errors.As(err, &unknown) {
+		var names []string
+		for _, fl := range allFlags(cmd) {
+			names = append(names, fl.Name)
+		}
+		if near := nearest(strings.TrimLeft(unknown.GetSpecifiedName(), "-"), names); near != "" {
+			e.Remedy = "did you mean --" + near + "?"
+		}
+	}
+	return e
+}
