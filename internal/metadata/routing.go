@@ -148,3 +148,14 @@ func (r *replica) QueryRow(ctx context.Context, query string, args ...any) pgx.R
 type rowFunc func(dest ...any) error
 
 func (f rowFunc) Scan(dest ...any) error { return f(dest...) }
+
+// CopyFrom implements sqlc.DBTX where a query asks for it. It always writes, so it goes to the writer.
+func (r *replica) CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, rows pgx.CopyFromSource) (int64, error) {
+	markWritten(ctx)
+	return r.writer.CopyFrom(ctx, table, columns, rows)
+}
+
+// SendBatch implements sqlc.DBTX where a query asks for it. A batch is not asked again: part of it may have run.
+func (r *replica) SendBatch(ctx context.Context, batch *pgx.Batch) pgx.BatchResults {
+	return r.current().SendBatch(ctx, batch)
+}

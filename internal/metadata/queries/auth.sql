@@ -104,10 +104,10 @@ SELECT EXISTS (SELECT 1 FROM orgmirrorconfig WHERE organization_id = @organizati
 
 -- name: MirrorRobotOfRepository :many
 -- The robots that may write to a repository in state MIRROR (its own mirror) or ORG_MIRROR (its organization's).
-SELECT c.internal_robot_id AS robot_id FROM repomirrorconfig c WHERE c.repository_id = @repository_id AND @state = 2
+SELECT c.internal_robot_id AS robot_id FROM repomirrorconfig c WHERE c.repository_id = @repository_id AND @state::bigint = 2
 UNION
 SELECT o.internal_robot_id FROM orgmirrorconfig o JOIN repository r ON r.namespace_user_id = o.organization_id
- WHERE r.id = @repository_id AND @state = 4;
+ WHERE r.id = @repository_id AND @state::bigint = 4;
 
 -- name: CreateRepository :one
 -- Adds an image repository; no row when there is one of that name.

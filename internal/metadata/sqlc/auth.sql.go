@@ -589,15 +589,15 @@ func (q *Queries) LoginByName(ctx context.Context, name string) (LoginByNameRow,
 }
 
 const mirrorRobotOfRepository = `-- name: MirrorRobotOfRepository :many
-SELECT c.internal_robot_id AS robot_id FROM repomirrorconfig c WHERE c.repository_id = $1 AND $2 = 2
+SELECT c.internal_robot_id AS robot_id FROM repomirrorconfig c WHERE c.repository_id = $1 AND $2::bigint = 2
 UNION
 SELECT o.internal_robot_id FROM orgmirrorconfig o JOIN repository r ON r.namespace_user_id = o.organization_id
- WHERE r.id = $1 AND $2 = 4
+ WHERE r.id = $1 AND $2::bigint = 4
 `
 
 type MirrorRobotOfRepositoryParams struct {
 	RepositoryID int64
-	State        interface{}
+	State        int64
 }
 
 // The robots that may write to a repository in state MIRROR (its own mirror) or ORG_MIRROR (its organization's).
