@@ -221,10 +221,12 @@ ORDER BY t.id;
 
 -- name: TagRules :one
 -- What else decides about a push: policies that make tags immutable, and whether somebody wants to be notified.
-SELECT ARRAY(SELECT n.policy FROM namespaceimmutabilitypolicy n WHERE n.namespace_id = @namespace_user_id)::text[] AS namespace_policies,
-  ARRAY(SELECT r.policy FROM repositoryimmutabilitypolicy r WHERE r.repository_id = @repository_id)::text[] AS repository_policies,
+SELECT ARRAY(SELECT np.policy FROM namespaceimmutabilitypolicy np WHERE np.namespace_id = r.namespace_user_id)::text[] AS namespace_policies,
+  ARRAY(SELECT rp.policy FROM repositoryimmutabilitypolicy rp WHERE rp.repository_id = r.id)::text[] AS repository_policies,
   ARRAY(SELECT n.uuid FROM repositorynotification n JOIN externalnotificationevent e ON e.id = n.event_id
-        WHERE n.repository_id = @repository_id AND e.name = 'repo_push' AND n.number_of_failures < 3 ORDER BY n.id)::text[] AS notifications;
+        WHERE n.repository_id = r.id AND e.name = 'repo_push' AND n.number_of_failures < 3 ORDER BY n.id)::text[] AS notifications
+FROM repository r
+WHERE r.id = @repository_id;
 
 -- name: EndTags :exec
 -- Ends tags now, or as shortly before as no other tag of the same name ended: (repository, name, end) is unique.
@@ -232,7 +234,7 @@ WITH forgotten AS (
   DELETE FROM tagnotificationsuccess s WHERE s.tag_id = ANY(@ids::bigint[])
 )
 UPDATE tag t SET lifetime_end_ms = (
-  SELECT max(g) FROM generate_series(@now_ms::bigint - 255, @now_ms::bigint) g
+  SELECT max(g) FROM generate_series(@first_ms::bigint, @now_ms::bigint) g
   WHERE NOT EXISTS (SELECT 1 FROM tag o WHERE o.repository_id = t.repository_id AND o.name = t.name AND o.lifetime_end_ms = g))
 WHERE t.id = ANY(@ids::bigint[]);
 
