@@ -137,7 +137,8 @@ type errorDoc struct {
 
 type errorBody struct {
 	Code     string `json:"code"`
-	ExitCode int    `json:"exitCode"`
+	ExitCode int    `json:"exit_code"`
+	Message  string `json:"message"` // thing and cause
 	Thing    string `json:"thing,omitempty"`
 	Cause    string `json:"cause"`
 	Remedy   string `json:"remedy,omitempty"`
@@ -157,7 +158,7 @@ func (e *Error) Report(io *iostreams.IOStreams, format Format) {
 	}
 	if format == FormatJSON && !e.Reported {
 		writeJSON(io.Out, errorDoc{Schema: Schema("error", 1), Error: errorBody{
-			Code: e.Code.String(), ExitCode: int(e.Code), Thing: e.Thing,
+			Code: e.Code.String(), ExitCode: int(e.Code), Message: e.Error(), Thing: e.Thing,
 			Cause: e.Cause.Error(), Remedy: e.Remedy, Details: e.Details,
 		}})
 	}

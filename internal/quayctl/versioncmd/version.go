@@ -21,7 +21,7 @@ type info struct {
 	Go             string `json:"go"`
 	Platform       string `json:"platform"` // "linux/amd64"
 	FIPS           fips   `json:"fips140"`
-	PodmanBindings string `json:"podmanBindings"` // module version; empty when not linked
+	PodmanBindings string `json:"podman_bindings"` // module version; empty when not linked
 }
 
 type fips struct {
