@@ -143,8 +143,8 @@ func Migrate(ctx context.Context, dsn string, opts Options) (_ Result, err error
 		return Result{}, fmt.Errorf("connect to database %s: %w", m.name, err)
 	}
 	defer func() {
-		if cerr := conn.Close(); cerr != nil && !errors.Is(cerr, sql.ErrConnDone) {
-			err = errors.Join(err, cerr)
+		if cerr := conn.Close(); err == nil {
+			err = cerr
 		}
 	}()
 	wait := opts.LockWait
@@ -160,7 +160,12 @@ func Migrate(ctx context.Context, dsn string, opts Options) (_ Result, err error
 	if err := locker.SessionLock(ctx, conn); err != nil {
 		return Result{}, fmt.Errorf("wait for another migration of database %s: %w", m.name, err)
 	}
-	defer func() { err = errors.Join(err, locker.SessionUnlock(context.WithoutCancel(ctx), conn)) }()
+	defer func() {
+		// After a failure the connection may be gone, and the lock with it: the failure itself is the news.
+		if uerr := locker.SessionUnlock(context.WithoutCancel(ctx), conn); err == nil {
+			err = uerr
+		}
+	}()
 
 	report, err := m.look(ctx, conn)
 	if err != nil {
