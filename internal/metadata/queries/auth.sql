@@ -195,3 +195,10 @@ SELECT id, name FROM logentrykind;
 -- name: AddLogEntry :exec
 INSERT INTO logentry3 (kind_id, account_id, performer_id, repository_id, datetime, ip, metadata_json)
 VALUES (@kind_id, @account_id, @performer_id, @repository_id, @datetime, @ip, @metadata_json);
+
+-- name: AddLogEntries :exec
+-- Several entries in one statement; 0 stands for no performer and no repository, '' for no address.
+INSERT INTO logentry3 (kind_id, account_id, performer_id, repository_id, datetime, ip, metadata_json)
+SELECT unnest(@kind_ids::bigint[]), unnest(@account_ids::bigint[]), NULLIF(unnest(@performer_ids::bigint[]), 0),
+       NULLIF(unnest(@repository_ids::bigint[]), 0), unnest(@datetimes::timestamp[]), NULLIF(unnest(@ips::text[]), ''),
+       unnest(@metadata_jsons::text[]);

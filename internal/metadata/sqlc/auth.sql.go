@@ -95,6 +95,37 @@ func (q *Queries) AccountByUUID(ctx context.Context, uuid *string) (AccountByUUI
 	return i, err
 }
 
+const addLogEntries = `-- name: AddLogEntries :exec
+INSERT INTO logentry3 (kind_id, account_id, performer_id, repository_id, datetime, ip, metadata_json)
+SELECT unnest($1::bigint[]), unnest($2::bigint[]), NULLIF(unnest($3::bigint[]), 0),
+       NULLIF(unnest($4::bigint[]), 0), unnest($5::timestamp[]), NULLIF(unnest($6::text[]), ''),
+       unnest($7::text[])
+`
+
+type AddLogEntriesParams struct {
+	KindIds       []int64
+	AccountIds    []int64
+	PerformerIds  []int64
+	RepositoryIds []int64
+	Datetimes     []time.Time
+	Ips           []string
+	MetadataJsons []string
+}
+
+// Several entries in one statement; 0 stands for no performer and no repository, ” for no address.
+func (q *Queries) AddLogEntries(ctx context.Context, arg AddLogEntriesParams) error {
+	_, err := q.db.Exec(ctx, addLogEntries,
+		arg.KindIds,
+		arg.AccountIds,
+		arg.PerformerIds,
+		arg.RepositoryIds,
+		arg.Datetimes,
+		arg.Ips,
+		arg.MetadataJsons,
+	)
+	return err
+}
+
 const addLogEntry = `-- name: AddLogEntry :exec
 INSERT INTO logentry3 (kind_id, account_id, performer_id, repository_id, datetime, ip, metadata_json)
 VALUES ($1, $2, $3, $4, $5, $6, $7)

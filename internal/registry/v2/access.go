@@ -37,9 +37,7 @@ type Access struct {
 	// HasContext tells that a valid token was sent, be it an anonymous one.
 	HasContext bool
 	Identity   auth.Identity
-	// Catalog tells that the token was made for registry:catalog:*.
-	Catalog bool
-	grants  map[string]auth.Need
+	grants     map[string]auth.Need
 }
 
 // Grants tells whether the token gives need on namespace/repo.
@@ -92,7 +90,7 @@ func (q *Request) CanRead(ctx context.Context, namespace, repo string) (bool, er
 	if q.Access.Grants(namespace, repo, auth.Read) {
 		return true, nil
 	}
-	if !q.h.Config.FeatureAnonymousAccess {
+	if !q.h.Config.Features.AnonymousAccess {
 		return false, nil
 	}
 	row, err := q.h.Directory.Repository(ctx, namespace, repo)
@@ -129,6 +127,15 @@ func (q *Request) Event(r *http.Request, kind string, metadata map[string]any) (
 	return e, nil
 }
 
+// LogEvent writes an action log entry about the request: Event and Log in one.
+func (h *Handler) LogEvent(r *http.Request, q *Request, kind string, metadata map[string]any) error {
+	e, err := q.Event(r, kind, metadata)
+	if err != nil {
+		return fmt.Errorf("log %s: %w", kind, err)
+	}
+	return h.ActionLog.Log(r.Context(), e)
+}
+
 // authenticate reads the bearer token. No Authorization header means an anonymous request; a bad one is refused.
 func (h *Handler) authenticate(r *http.Request, q *Request, surface *regerr.Surface) error {
 	header := r.Header.Get("Authorization")
@@ -147,14 +154,10 @@ func (h *Handler) authenticate(r *http.Request, q *Request, surface *regerr.Surf
 	h.Metrics.BearerToken(true)
 	q.Access = Access{HasContext: true, Identity: token.Identity, grants: map[string]auth.Need{}}
 	library := ""
-	if h.Config.FeatureLibrarySupport {
+	if h.Config.Features.LibrarySupport {
 		library = h.Config.LibraryNamespace
 	}
 	for _, a := range token.Access {
-		if a.Type == registryjwt.TypeRegistry {
-			q.Access.Catalog = true
-			continue
-		}
 		namespace, repo := SplitName(a.Name, library)
 		key := namespace + "/" + repo
 		q.Access.grants[key] = max(q.Access.grants[key], auth.NeedOfActions(a.Actions))
@@ -186,12 +189,12 @@ func (h *Handler) permit(r *http.Request, q *Request, route *Route) error {
 			return regerr.Unauthorized()
 		case repo.Kind != directory.KindImage:
 			return regerr.WrongKind(repo.Kind)
-		case !h.Config.FeatureAnonymousAccess:
+		case !h.Config.Features.AnonymousAccess:
 			return regerr.Unauthorized()
 		}
 		return nil
 	}
-	if route.Need >= auth.Write && q.Access.Identity.Username == q.Namespace && h.Config.RestrictedUser(q.Namespace) {
+	if route.Need >= auth.Write && q.Access.Identity.Username == q.Namespace && auth.Restricted(h.Config, q.Namespace) {
 		return regerr.Unauthorized().WithDetail("Disallowed for restricted users.")
 	}
 	return nil

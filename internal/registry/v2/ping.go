@@ -17,7 +17,7 @@ func PingRoutes() []Route {
 
 // ping answers "true": 200 to any valid token, 401 without one. The challenge is always there.
 func (h *Handler) ping(w http.ResponseWriter, r *http.Request, q *Request) error {
-	if !h.Config.FeatureAdvertiseV2 || tooOldForV2(r.UserAgent()) {
+	if !h.Config.Features.AdvertiseV2 || tooOldForV2(r.UserAgent()) {
 		return &regerr.Abort{Status: http.StatusNotFound}
 	}
 	status := http.StatusUnauthorized
@@ -27,7 +27,7 @@ func (h *Handler) ping(w http.ResponseWriter, r *http.Request, q *Request) error
 	header := w.Header()
 	header.Set("Docker-Distribution-API-Version", "registry/2.0")
 	header.Set("WWW-Authenticate", h.challenge(""))
-	header.Set("X-Sparse-Manifest-Support", strconv.FormatBool(h.Config.FeatureSparseIndex))
+	header.Set("X-Sparse-Manifest-Support", strconv.FormatBool(h.Config.Features.SparseIndex))
 	header.Set("Content-Type", "text/html; charset=utf-8")
 	header.Set("Content-Length", "4")
 	w.WriteHeader(status)

@@ -146,7 +146,7 @@ func (h *Handler) route(r *http.Request, q *Request, surface *regerr.Surface) (*
 		return nil, regerr.NotFound
 	}
 	library := ""
-	if h.Config.FeatureLibrarySupport {
+	if h.Config.Features.LibrarySupport {
 		library = h.Config.LibraryNamespace
 	} else if p.repo != "" && !strings.Contains(p.repo, "/") {
 		return nil, regerr.NotFound
@@ -224,7 +224,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, q *Request, rout
 		return err
 	}
 	if route.Need >= auth.Write && r.Method != http.MethodGet {
-		if h.Config.ReadOnly() {
+		if h.Config.RegistryState == "readonly" {
 			return regerr.ReadOnly()
 		}
 		if h.Config.DisablePushes && !route.EvenWhenPushesDisabled {
