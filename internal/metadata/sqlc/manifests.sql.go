@@ -291,9 +291,11 @@ WITH m AS (
 ), repository_size AS (
   UPDATE quotarepositorysize q SET size_bytes = 0, backfill_start_ms = NULL, backfill_complete = FALSE
   FROM m WHERE $16::boolean AND q.repository_id = m.repository_id
+    AND (q.size_bytes <> 0 OR q.backfill_complete OR q.backfill_start_ms IS NOT NULL)
 ), namespace_size AS (
   UPDATE quotanamespacesize q SET size_bytes = 0, backfill_start_ms = NULL, backfill_complete = FALSE
   FROM m WHERE $16::boolean AND q.namespace_user_id = $17
+    AND (q.size_bytes <> 0 OR q.backfill_complete OR q.backfill_start_ms IS NOT NULL)
 )
 SELECT id FROM m
 `

@@ -1,0 +1,64 @@
+package push
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/quayctl/quayctl/internal/metadata/sqlc"
+	"github.com/quayctl/quayctl/internal/pyjson"
+)
+
+// addQuota counts the new manifest's blobs. Totals of a disabled namespace stand still.
+func (w *write) addQuota(ctx context.Context, q *sqlc.Queries) error {
+	if !w.p.Settings.Quota || !w.repo.NamespaceEnabled {
+		return nil
+	}
+	err := q.AddQuotaOfManifest(ctx, sqlc.AddQuotaOfManifestParams{RepositoryID: w.repo.ID,
+		NamespaceUserID: w.repo.NamespaceID, ManifestID: w.id, BlobIds: w.blobIDs()})
+	if err != nil {
+		return fmt.Errorf("count quota of manifest %s: %w", w.m.Digest, err)
+	}
+	return nil
+}
+
+// overQuota tells whether the namespace's use, this push included, reaches a limit that rejects, and tells the namespace
+// when it reaches any.
+func (p *Pusher) overQuota(ctx context.Context, q *sqlc.Queries, repo Repository) (bool, error) {
+	if !p.Settings.Quota || !p.Settings.VerifyQuota {
+		return false, nil
+	}
+	rows, err := q.NamespaceQuota(ctx, repo.NamespaceID)
+	if err != nil {
+		return false, fmt.Errorf("look up quota of %s: %w", repo.Namespace, err)
+	}
+	severity, highest := "", int64(-1)
+	for _, row := range rows {
+		limit, percent, kind := p.Settings.SystemRejectBytes, int64(100), "Reject"
+		switch {
+		case row.LimitBytes == nil && limit <= 0:
+			continue
+		case row.LimitBytes != nil && row.PercentOfLimit == nil:
+			continue // a quota without limits rejects nothing
+		case row.LimitBytes != nil:
+			limit, percent, kind = *row.LimitBytes, *row.PercentOfLimit, *row.Severity
+		}
+		// limit*percent does not overflow: limits are far below 2^56 bytes.
+		if threshold := limit * percent / 100; row.Used >= threshold && (threshold > highest || threshold == highest && kind == "Reject") {
+			severity, highest = kind, threshold
+		}
+	}
+	if severity == "" {
+		return false, nil
+	}
+	kind := map[string]string{"Warning": "quota_warning", "Reject": "quota_error"}[severity]
+	metadata, err := pyjson.Spaced(map[string]string{"namespace": repo.Namespace})
+	if err != nil {
+		return false, err
+	}
+	err = q.NotifyQuota(ctx, sqlc.NotifyQuotaParams{NamespaceUserID: repo.NamespaceID, Kind: kind,
+		MetadataJSON: string(metadata), Now: p.Clock.Now()})
+	if err != nil {
+		return false, fmt.Errorf("notify %s of its quota: %w", repo.Namespace, err)
+	}
+	return severity == "Reject", nil
+}
