@@ -10,16 +10,41 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/quayctl/quayctl/internal/quayctl/bundlecmd"
 	"github.com/quayctl/quayctl/internal/quayctl/cli"
+	"github.com/quayctl/quayctl/internal/quayctl/completioncmd"
+	"github.com/quayctl/quayctl/internal/quayctl/configcmd"
+	"github.com/quayctl/quayctl/internal/quayctl/helpcmd"
+	"github.com/quayctl/quayctl/internal/quayctl/logscmd"
+	"github.com/quayctl/quayctl/internal/quayctl/usercmd"
 	"github.com/quayctl/quayctl/internal/quayctl/versioncmd"
 	"github.com/spf13/cobra"
 )
+
+// usage is the second half of every help text.
+const usage = `Usage:
+  {{if .HasAvailableSubCommands}}{{.CommandPath}} COMMAND [flags]{{else}}{{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}
+
+Commands:{{range .Commands}}{{if or .IsAvailableCommand (eq .Name "help")}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{if .HasExample}}
+
+Examples:
+{{.Example}}{{end}}{{if .HasAvailableLocalFlags}}
+
+Flags:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableInheritedFlags}}
+
+Flags of every command:
+{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableSubCommands}}
+
+More: quayctl help COMMAND, quayctl help exit-codes{{end}}
+`
 
 // NewRoot returns the whole command tree.
 func NewRoot(f *cli.Factory) *cobra.Command {
 	var debug bool
 	root := &cobra.Command{
-		Use:   "quayctl COMMAND",
+		Use:   "quayctl",
 		Short: "Install and run a container registry on this machine",
 		Long: `quayctl installs a container registry on this machine from one offline bundle,
 and looks after it: status, users, logs, removal.
@@ -47,15 +72,25 @@ on that user's own.`,
 			}
 		},
 	}
+	root.SetUsageTemplate(usage)
 	root.SetIn(f.IO.In)
 	root.SetOut(f.IO.Out)
 	root.SetErr(f.IO.Err)
 	root.PersistentFlags().BoolVar(&debug, "debug", false, "write what quayctl does in detail to standard error")
 	root.PersistentFlags().BoolP("help", "h", false, "show help for the command")
 	root.AddCommand(
+		logscmd.New(f),
+		usercmd.New(f),
+		configcmd.New(f),
+		bundlecmd.New(f),
 		versioncmd.New(f),
+		completioncmd.New(f),
 	)
-	group(root)
+	root.SetHelpCommand(helpcmd.New(f, unknownCommand))
+	root.InitDefaultHelpCmd()
+	for _, sub := range root.Commands() {
+		group(sub)
+	}
 	return root
 }
 
@@ -90,6 +125,9 @@ func Run(ctx context.Context, f *cli.Factory, args []string) cli.ExitCode {
 	e := cli.AsError(ctx, err)
 	if !entered && e.Code == cli.ExitFailure {
 		e = usageError(cmd, err)
+	}
+	if e.Code == cli.ExitUsage && e.Remedy == "" {
+		e.Remedy = "see `" + cmd.CommandPath() + " --help`"
 	}
 	e.Report(f.IO, outputFormat(cmd, args))
 	return e.Code
@@ -142,16 +180,26 @@ func unknownCommand(parent *cobra.Command, name string) error {
 	return e
 }
 
-// group makes cmd a command that only holds others: without one it shows help, with an unknown one it fails.
+// group makes a command that holds others fail without one of them, and with an unknown one.
 func group(cmd *cobra.Command) {
-	if cmd.HasSubCommands() && cmd.RunE == nil && cmd.Run == nil {
-		cmd.Args = cobra.ArbitraryArgs
-		cmd.RunE = func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return cmd.Help()
-			}
+	if !cmd.HasSubCommands() {
+		return
+	}
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
 			return unknownCommand(cmd, args[0])
 		}
+		if err := cmd.Help(); err != nil {
+			return err
+		}
+		var names []string
+		for _, c := range cmd.Commands() {
+			names = append(names, c.Name())
+		}
+		e := cli.Usagef("%q needs a command", cmd.CommandPath())
+		e.Remedy = "give one of " + strings.Join(names, ", ")
+		return e
 	}
 	for _, sub := range cmd.Commands() {
 		group(sub)

@@ -47,7 +47,7 @@ func newCmd(f *cli.Factory, runF func(*options) error) *cobra.Command {
 the FIPS 140-3 cryptographic module that it is built with.`,
 		Example: `  quayctl version
   quayctl version --output json`,
-		Args:              cobra.NoArgs,
+		Args:              cli.Args(),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(*cobra.Command, []string) error { return runF(opts) },
 	}
