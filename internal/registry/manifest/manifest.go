@@ -60,6 +60,8 @@ type Layer struct {
 type Child struct {
 	Descriptor
 	OS, Architecture string // empty when the entry names no platform
+	ArtifactType     string
+	Annotations      []Label // none when one of them is no string
 }
 
 // Label is one label or annotation.
@@ -321,6 +323,11 @@ func fillList(m *Manifest, document *jsondoc.Object) error {
 			os, _ := p.Get("os")
 			architecture, _ := p.Get("architecture")
 			child.OS, child.Architecture = os.(string), architecture.(string)
+		}
+		if m.MediaType == OCIIndex {
+			artifactType, _ := object.Get("artifactType")
+			child.ArtifactType, _ = artifactType.(string)
+			child.Annotations, _ = labels(nil, objectUnder(object, "annotations"))
 		}
 		m.Children = append(m.Children, child)
 	}
