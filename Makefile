@@ -14,9 +14,11 @@ export CGO_ENABLED := 0
 export GOFIPS140 := v1.0.0
 export GOFLAGS := -buildvcs=false -tags=remote,containers_image_openpgp,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper
 TOOLS := $(QUAY_CACHE)/tools
+# Runs a command with QUAY_TEST_POSTGRES naming a throwaway server.
+WITH_POSTGRES := go run ./internal/metadata/pgtest/serve --
 export PATH := $(TOOLS):$(PATH)
 
-.PHONY: help setup lint check test test-unit test-vm bundle demo demo-down stack bench generate clean
+.PHONY: help setup lint check test test-unit test-vm bundle demo demo-down stack contract bench generate clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 14
@@ -31,14 +33,14 @@ lint: setup ## gofmt, go vet, golangci-lint
 
 check: setup ## the quick loop: vet and every test that needs no machine
 	go vet ./...
-	build/with-postgres go test ./...
+	$(WITH_POSTGRES) go test ./...
 
 test: lint test-unit test-vm ## everything
 
 test-unit: setup ## every test that needs no machine, with the race detector where the C compiler allows it
 	build/tool crane
 	build/tool oras
-	build/with-postgres go test -count=1 ./...
+	$(WITH_POSTGRES) go test -count=1 ./...
 
 test-vm: bundle ## the bundle on real systemd + Podman machines: install, power cuts, clients, uninstall
 	build/tool crane
@@ -57,8 +59,13 @@ demo-down: ## remove the machine that make demo left
 stack: setup ## all daemons as plain processes with a throwaway PostgreSQL; STACK_CONFIG=DIR starts them on an existing config directory
 	go run ./build/stack
 
+contract: setup ## replay the recordings of the legacy server; ONLY=regexp chooses, RECORDINGS=DIR takes others
+	go build -o .build/contract/ ./cmd/registryd ./cmd/workers ./test/contract/replay
+	$(WITH_POSTGRES) .build/contract/replay -registryd .build/contract/registryd -workers .build/contract/workers \
+		$(if $(RECORDINGS),-recordings $(RECORDINGS)) $(if $(ONLY),-only '$(ONLY)') $(if $(SCHEMA1_KEY),-schema1-key $(SCHEMA1_KEY))
+
 bench: setup ## benchmarks that run two things side by side and print a ratio
-	build/with-postgres go test -run='^$$' -bench=. -benchtime=1x ./...
+	$(WITH_POSTGRES) go test -run='^$$' -bench=. -benchtime=1x ./...
 
 generate: ## generated code: SQL queries, documentation of the commands
 	build/tool sqlc
