@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -23,6 +24,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/quayctl/quayctl/internal/clock"
+	"github.com/quayctl/quayctl/internal/config"
 	"github.com/quayctl/quayctl/internal/metadata/sqlc"
 )
 
@@ -43,13 +45,27 @@ const (
 type Options struct {
 	WriterDSN  string         // DB_URI
 	WriterArgs map[string]any // DB_CONNECTION_ARGS
-	ReaderDSN  string         // DB_URI of a replica in DB_READ_REPLICAS; "" = none
-	ReaderArgs map[string]any
-	MaxWriter  int    // hard limit of connections; 0 = DefaultMaxConns
-	MaxReader  int    // likewise
-	AppName    string // quay-<daemon>; the pools append -rw and -ro for application_name
+	Readers    []Address      // DB_READ_REPLICAS; the reader pool's connections are spread over them
+	MaxWriter  int            // hard limit of connections; 0 = DefaultMaxConns
+	MaxReader  int            // likewise, of all replicas together
+	AppName    string         // quay-<daemon>; the pools append -rw and -ro for application_name
 	Clock      clock.Clock
 	Logger     *slog.Logger
+}
+
+// Address is a database as config.yaml names it, see ParseDSN.
+type Address struct {
+	DSN  string
+	Args map[string]any
+}
+
+// FromConfig is what config.yaml says about the database; limits, AppName, Clock and Logger are left to the caller.
+func FromConfig(c *config.Config) Options {
+	o := Options{WriterDSN: c.DBURI.Reveal(), WriterArgs: c.DBConnectionArgs}
+	for _, r := range c.DBReadReplicas {
+		o.Readers = append(o.Readers, Address{DSN: r.DBURI.Reveal(), Args: r.DBConnectionArgs})
+	}
+	return o
 }
 
 // DB is safe for concurrent use.
@@ -63,13 +79,13 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if o.AppName == "" || o.Clock == nil || o.Logger == nil {
 		return nil, errors.New("open database: AppName, Clock and Logger are needed")
 	}
-	writer, err := newPool(ctx, o.WriterDSN, o.WriterArgs, o.MaxWriter, o.AppName+"-rw", false)
+	writer, err := newPool(ctx, []Address{{o.WriterDSN, o.WriterArgs}}, o.MaxWriter, o.AppName+"-rw", false)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	db := &DB{writer: writer}
-	if o.ReaderDSN != "" {
-		reader, err := newPool(ctx, o.ReaderDSN, o.ReaderArgs, o.MaxReader, o.AppName+"-ro", true)
+	if len(o.Readers) > 0 {
+		reader, err := newPool(ctx, o.Readers, o.MaxReader, o.AppName+"-ro", true)
 		if err != nil {
 			writer.Close()
 			return nil, fmt.Errorf("open read replica: %w", err)
@@ -79,37 +95,56 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	return db, nil
 }
 
-func newPool(ctx context.Context, dsn string, args map[string]any, limit int, appName string, readOnly bool) (*pgxpool.Pool, error) {
-	plain, err := PlainDSN(dsn, args)
-	if err != nil {
-		return nil, err
-	}
-	cfg, err := pgxpool.ParseConfig(plain)
-	if err != nil {
-		return nil, fmt.Errorf("read database address: %w", err)
+func newPool(ctx context.Context, addresses []Address, limit int, appName string, readOnly bool) (*pgxpool.Pool, error) {
+	var cfg *pgxpool.Config
+	servers := make([]*pgx.ConnConfig, len(addresses))
+	for i, a := range addresses {
+		plain, err := PlainDSN(a.DSN, a.Args)
+		if err != nil {
+			return nil, err
+		}
+		parsed, err := pgxpool.ParseConfig(plain)
+		if err != nil {
+			return nil, fmt.Errorf("read database address: %w", err)
+		}
+		if cfg == nil {
+			cfg = parsed
+		}
+		servers[i] = parsed.ConnConfig
+		prepare(servers[i], appName, readOnly)
 	}
 	if limit <= 0 {
 		limit = DefaultMaxConns
 	}
-	cfg.MaxConns = int32(min(limit, 1000)) //nolint:gosec // bounded
+	cfg.MaxConns = int32(min(limit, 1000))
 	cfg.MaxConnIdleTime = maxIdleTime
 	cfg.MaxConnLifetime = maxLifetime
 	cfg.MaxConnLifetimeJitter = maxLifetime / 10
-	if cfg.ConnConfig.ConnectTimeout == 0 || cfg.ConnConfig.ConnectTimeout > connectTimeout {
-		cfg.ConnConfig.ConnectTimeout = connectTimeout
-	}
-	params := cfg.ConnConfig.RuntimeParams
-	params["application_name"] = appName
-	setDefault(params, "statement_timeout", milliseconds(statementTimeout))
-	setDefault(params, "idle_in_transaction_session_timeout", milliseconds(idleInTxTimeout))
-	if readOnly {
-		params["default_transaction_read_only"] = "on"
+	if len(servers) > 1 {
+		var next atomic.Uint64
+		cfg.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
+			*c = *servers[next.Add(1)%uint64(len(servers))].Copy()
+			return nil
+		}
 	}
 	cfg.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
 		conn.TypeMap().RegisterType(&pgtype.Type{Name: "timestamp", OID: pgtype.TimestampOID, Codec: utcCodec{&pgtype.TimestampCodec{}}})
 		return nil
 	}
 	return pgxpool.NewWithConfig(ctx, cfg)
+}
+
+// prepare sets what holds for every connection, leaving what the address itself says about timeouts.
+func prepare(c *pgx.ConnConfig, appName string, readOnly bool) {
+	if c.ConnectTimeout == 0 || c.ConnectTimeout > connectTimeout {
+		c.ConnectTimeout = connectTimeout
+	}
+	c.RuntimeParams["application_name"] = appName
+	setDefault(c.RuntimeParams, "statement_timeout", milliseconds(statementTimeout))
+	setDefault(c.RuntimeParams, "idle_in_transaction_session_timeout", milliseconds(idleInTxTimeout))
+	if readOnly {
+		c.RuntimeParams["default_transaction_read_only"] = "on"
+	}
 }
 
 // setDefault leaves what the address itself says.

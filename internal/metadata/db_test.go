@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/quayctl/quayctl/internal/clock"
+	"github.com/quayctl/quayctl/internal/config"
 	"github.com/quayctl/quayctl/internal/metadata"
 	"github.com/quayctl/quayctl/internal/metadata/pgtest"
 	"github.com/quayctl/quayctl/internal/metadata/sqlc"
@@ -51,7 +53,7 @@ func applicationName(t *testing.T, ctx context.Context, q sqlc.DBTX) string {
 
 func TestReadsGoToTheReaderUntilTheContextHasWritten(t *testing.T) {
 	pg := pgtest.New(t)
-	db := opened(t, metadata.Options{WriterDSN: pg.DSN, ReaderDSN: pg.DSN})
+	db := opened(t, metadata.Options{WriterDSN: pg.DSN, Readers: []metadata.Address{{DSN: pg.DSN}}})
 	const reader, writer = "quay-test-ro", "quay-test-rw"
 
 	request, other := metadata.Track(t.Context()), metadata.Track(t.Context())
@@ -89,7 +91,7 @@ func TestReadsGoToTheReaderUntilTheContextHasWritten(t *testing.T) {
 
 func TestTheReaderRefusesWrites(t *testing.T) {
 	pg := pgtest.New(t)
-	db := opened(t, metadata.Options{WriterDSN: pg.DSN, ReaderDSN: pg.DSN})
+	db := opened(t, metadata.Options{WriterDSN: pg.DSN, Readers: []metadata.Address{{DSN: pg.DSN}}})
 	_, err := db.Read(t.Context()).AddStorageLocation(t.Context(), "astray")
 	if !metadata.IsReadOnly(err) {
 		t.Errorf("a write on the reader: %v", err)
@@ -99,7 +101,7 @@ func TestTheReaderRefusesWrites(t *testing.T) {
 func TestReadsGoToTheWriterWhileTheReplicaIsDown(t *testing.T) {
 	pg, replica := pgtest.New(t), pgtest.New(t)
 	now := clock.NewFake(time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC))
-	db := opened(t, metadata.Options{WriterDSN: pg.DSN, ReaderDSN: replica.DSN, Clock: now})
+	db := opened(t, metadata.Options{WriterDSN: pg.DSN, Readers: []metadata.Address{{DSN: replica.DSN}}, Clock: now})
 	ctx := t.Context()
 	read := func() string {
 		t.Helper()
@@ -138,10 +140,62 @@ func TestReadsGoToTheWriterWhileTheReplicaIsDown(t *testing.T) {
 	}
 }
 
+func TestReadsAreSpreadOverAllReplicas(t *testing.T) {
+	pg, first, second := pgtest.New(t), pgtest.New(t), pgtest.New(t)
+	db := opened(t, metadata.Options{WriterDSN: pg.DSN, Readers: []metadata.Address{{DSN: first.DSN}, {DSN: second.DSN}}, MaxReader: 2})
+	// Each of two queries holds its connection until the other one has its own.
+	var both, ended sync.WaitGroup
+	both.Add(2)
+	names := make(chan string, 2)
+	for range 2 {
+		ended.Go(func() {
+			rows, err := db.Reader(t.Context()).Query(t.Context(), "SELECT current_database()")
+			both.Done()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			both.Wait()
+			name, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[string])
+			if err != nil {
+				t.Error(err)
+			}
+			names <- name
+		})
+	}
+	ended.Wait()
+	close(names)
+	seen := map[string]bool{}
+	for name := range names {
+		seen[name] = true
+	}
+	if !seen[first.Name] || !seen[second.Name] {
+		t.Errorf("read from %v, want %s and %s", seen, first.Name, second.Name)
+	}
+}
+
+func TestConfigNamesTheDatabases(t *testing.T) {
+	c, err := config.Parse([]byte(`
+DB_URI: postgresql+psycopg2://quay:secret@db/quay
+DB_CONNECTION_ARGS: {threadlocals: true, autorollback: true, sslmode: disable}
+DB_READ_REPLICAS:
+- {DB_URI: "postgresql://quay@replica1/quay", DB_CONNECTION_ARGS: {sslmode: require}}
+- {DB_URI: "postgresql://quay@replica2/quay"}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := metadata.FromConfig(c)
+	if o.WriterDSN != "postgresql+psycopg2://quay:secret@db/quay" || o.WriterArgs["sslmode"] != "disable" ||
+		len(o.Readers) != 2 || o.Readers[0].DSN != "postgresql://quay@replica1/quay" || o.Readers[0].Args["sslmode"] != "require" || o.Readers[1].DSN != "postgresql://quay@replica2/quay" {
+		t.Errorf("%+v", o)
+	}
+}
+
 func TestPoolsHoldTheirLimitsAndLeakNothing(t *testing.T) {
 	pg := pgtest.New(t)
 	const writers, readers = 3, 4
-	db := opened(t, metadata.Options{WriterDSN: pg.DSN, ReaderDSN: pg.DSN, MaxWriter: writers, MaxReader: readers})
+	db := opened(t, metadata.Options{WriterDSN: pg.DSN, Readers: []metadata.Address{{DSN: pg.DSN}}, MaxWriter: writers, MaxReader: readers})
 	admin := pg.Super()
 	connections := func() map[string]int {
 		t.Helper()

@@ -87,7 +87,8 @@ func initdb(ctx context.Context, bin, dir, data string, cred *syscall.Credential
 }
 
 func (s *Server) start(ctx context.Context, bin, data string, cred *syscall.Credential) error {
-	cmd := exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-k", s.dir, "-c", "listen_addresses=",
+	// The server lives until Stop, not until the context of its start ends.
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), filepath.Join(bin, "postgres"), "-D", data, "-k", s.dir, "-c", "listen_addresses=",
 		"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "wal_level=minimal",
 		"-c", "max_wal_senders=0", "-c", "max_connections=300", "-c", "shared_buffers=64MB", "-c", "timezone=UTC",
 		"-c", "unix_socket_permissions=0777", "-c", "logging_collector=off", "-c", "log_statement=none")
