@@ -23,7 +23,17 @@ type Check struct {
 	Run  func(ctx context.Context) error
 }
 
-// Result is one check's outcome.
+// Warning is an error that a check returns when its condition holds and something should be said all the
+// same: the result is ok and carries the text.
+type Warning struct{ Err error }
+
+// Error is the text of the cause.
+func (w Warning) Error() string { return w.Err.Error() }
+
+// Unwrap returns the cause.
+func (w Warning) Unwrap() error { return w.Err }
+
+// Result is one check's outcome. Error may be set on a passing check too (Warning).
 type Result struct {
 	OK    bool   `json:"ok"`
 	Error string `json:"error"`
@@ -47,7 +57,8 @@ func examine(ctx context.Context, checks []Check) Report {
 	for i, c := range checks {
 		wg.Go(func() {
 			if err := runCheck(ctx, c); err != nil {
-				results[i].Error = err.Error()
+				var warning Warning
+				results[i] = Result{OK: errors.As(err, &warning), Error: err.Error()}
 				return
 			}
 			results[i].OK = true

@@ -61,6 +61,9 @@ type Daemon struct {
 	OnDrain []func(ctx context.Context) error
 	// DrainLimit bounds the whole drain.
 	DrainLimit time.Duration
+	// HeaderLimit is how long a client may take for a request's header or a TLS handshake (default 20 s),
+	// IdleLimit how long its connection may stay idle (default 120 s). Bodies have no limit in time.
+	HeaderLimit, IdleLimit time.Duration
 	// OnReady is told the open addresses once requests are served; admin is nil without a listener.
 	OnReady func(listen []net.Addr, admin net.Addr)
 
@@ -96,6 +99,12 @@ func (d *Daemon) defaults() {
 	}
 	if d.DrainLimit == 0 {
 		d.DrainLimit = DefaultDrainLimit
+	}
+	if d.HeaderLimit == 0 {
+		d.HeaderLimit = defaultHeaderLimit
+	}
+	if d.IdleLimit == 0 {
+		d.IdleLimit = defaultIdleLimit
 	}
 }
 
@@ -194,7 +203,7 @@ func (d *Daemon) open(life context.Context, in *inherited, end func(error)) (*se
 	if d.Handler == nil {
 		return nil, nil
 	}
-	s := newServer(d.Handler, d.TLS, d.Log)
+	s := newServer(d)
 	for _, text := range d.Listen {
 		addr, err := ParseAddr(text)
 		if err != nil {

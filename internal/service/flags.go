@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // Flags is the command line that all daemons share. A daemon adds its own flags to Set before Parse.
@@ -23,6 +24,8 @@ type Flags struct {
 	Admin string
 	// LogLevel is the least level that is written.
 	LogLevel slog.Level
+	// DrainLimit bounds the drain; the unit's stop timeout must be longer.
+	DrainLimit time.Duration
 
 	name string
 }
@@ -42,6 +45,7 @@ func NewFlags(name string) *Flags {
 		return err
 	})
 	f.Set.TextVar(&f.LogLevel, "log-level", slog.LevelInfo, "least `level` that is logged: debug, info, warn or error")
+	f.Set.DurationVar(&f.DrainLimit, "drain-limit", DefaultDrainLimit, "how long requests in flight may take after a stop, a `time` like 30s")
 	return f
 }
 

@@ -2,7 +2,6 @@ package service
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,11 +18,10 @@ const (
 	// connections. Measured: with it no request fails over a restart, without it up to 38 of 20,000.
 	DrainGrace = 300 * time.Millisecond
 
-	// headerLimit is how long a client may take for a request's header or a TLS handshake.
-	headerLimit = 20 * time.Second
-	// idleLimit is how long a connection may stay idle. It is longer than the edge's own limit for
-	// connections to its upstreams, so that it is always the edge that closes them.
-	idleLimit = 120 * time.Second
+	defaultHeaderLimit = 20 * time.Second
+	// defaultIdleLimit is longer than the edge's own limit for connections to its upstreams, so that it
+	// is always the edge that closes them.
+	defaultIdleLimit = 120 * time.Second
 	// headerBytes is the longest header, as nginx's four buffers of 32k.
 	headerBytes = 128 << 10
 )
@@ -32,7 +30,6 @@ const (
 type server struct {
 	http      *http.Server
 	tls       bool
-	log       *slog.Logger
 	handler   http.Handler
 	listeners []net.Listener
 	wg        sync.WaitGroup
@@ -48,15 +45,15 @@ type server struct {
 	fresh map[*net.UnixConn]struct{} // connections that have not carried a request yet
 }
 
-func newServer(h http.Handler, t *tls.Config, log *slog.Logger) *server {
-	s := &server{handler: h, tls: t != nil, log: log, began: time.Now(), fresh: map[*net.UnixConn]struct{}{}}
+func newServer(d *Daemon) *server {
+	s := &server{handler: d.Handler, tls: d.TLS != nil, began: time.Now(), fresh: map[*net.UnixConn]struct{}{}}
 	s.http = &http.Server{
 		Handler:           s,
-		TLSConfig:         t,
-		ReadHeaderTimeout: headerLimit,
-		IdleTimeout:       idleLimit,
+		TLSConfig:         d.TLS,
+		ReadHeaderTimeout: d.HeaderLimit,
+		IdleTimeout:       d.IdleLimit,
 		MaxHeaderBytes:    headerBytes,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelInfo),
+		ErrorLog:          slog.NewLogLogger(d.Log.Handler(), slog.LevelInfo),
 		ConnState:         s.track,
 	}
 	return s
@@ -216,8 +213,8 @@ func (d *Daemon) serveAdmin(ctx context.Context, in *inherited, end func(error))
 	}
 	a := &adminServer{listener: listeners[0], http: &http.Server{
 		Handler:           d.adminHandler(),
-		ReadHeaderTimeout: headerLimit,
-		IdleTimeout:       idleLimit,
+		ReadHeaderTimeout: d.HeaderLimit,
+		IdleTimeout:       d.IdleLimit,
 		ErrorLog:          slog.NewLogLogger(d.Log.Handler(), slog.LevelInfo),
 	}}
 	a.wg.Go(func() {
