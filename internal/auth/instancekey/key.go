@@ -9,7 +9,6 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -19,6 +18,8 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/google/renameio/v2"
+
+	"github.com/quayctl/quayctl/internal/pyjson"
 )
 
 // Key is the instance key.
@@ -90,7 +91,7 @@ func (k *Key) save(pemPath, kidPath string) error {
 
 // publicJWK is the row's JSON: the members the legacy server writes, in its order.
 func (k *Key) publicJWK() (string, error) {
-	text, err := json.Marshal(struct {
+	text, err := pyjson.Spaced(struct {
 		N   string `json:"n"`
 		E   string `json:"e"`
 		Kty string `json:"kty"`

@@ -149,11 +149,15 @@ SELECT p.delegate_user_id, @repository_id::bigint, p.role_id
            AND (activating_user_id IS NULL OR activating_user_id = @creator_id)
          ORDER BY delegate_user_id, activating_user_id NULLS LAST) p;
 
--- name: CreateOrganization :one
+-- name: CreateNamespaceAccount :one
+-- Adds an enabled account without a password; MakeOrganization turns it into an organization.
 INSERT INTO "user" (uuid, username, email, verified, organization, robot, invoice_email, invalid_login_attempts,
                     last_invalid_login, removed_tag_expiration_s, enabled, creation_date)
-VALUES (@uuid, @username, @email, true, true, false, false, 0, @at, @removed_tag_expiration_s, true, @at)
+VALUES (@uuid, @username, @email, false, false, false, false, 0, @at, @removed_tag_expiration_s, true, @at)
 RETURNING id;
+
+-- name: MakeOrganization :exec
+UPDATE "user" SET email = @email, organization = true WHERE id = @id;
 
 -- name: CreateTeam :one
 INSERT INTO team (name, organization_id, role_id, description)

@@ -402,14 +402,14 @@ func (q *Queries) CountFailedLogin(ctx context.Context, arg CountFailedLoginPara
 	return err
 }
 
-const createOrganization = `-- name: CreateOrganization :one
+const createNamespaceAccount = `-- name: CreateNamespaceAccount :one
 INSERT INTO "user" (uuid, username, email, verified, organization, robot, invoice_email, invalid_login_attempts,
                     last_invalid_login, removed_tag_expiration_s, enabled, creation_date)
-VALUES ($1, $2, $3, true, true, false, false, 0, $4, $5, true, $4)
+VALUES ($1, $2, $3, false, false, false, false, 0, $4, $5, true, $4)
 RETURNING id
 `
 
-type CreateOrganizationParams struct {
+type CreateNamespaceAccountParams struct {
 	UUID                  *string
 	Username              string
 	Email                 string
@@ -417,8 +417,9 @@ type CreateOrganizationParams struct {
 	RemovedTagExpirationS int64
 }
 
-func (q *Queries) CreateOrganization(ctx context.Context, arg CreateOrganizationParams) (int64, error) {
-	row := q.db.QueryRow(ctx, createOrganization,
+// Adds an enabled account without a password; MakeOrganization turns it into an organization.
+func (q *Queries) CreateNamespaceAccount(ctx context.Context, arg CreateNamespaceAccountParams) (int64, error) {
+	row := q.db.QueryRow(ctx, createNamespaceAccount,
 		arg.UUID,
 		arg.Username,
 		arg.Email,
@@ -617,6 +618,20 @@ func (q *Queries) LoginByName(ctx context.Context, name string) (LoginByNameRow,
 		&i.LastInvalidLogin,
 	)
 	return i, err
+}
+
+const makeOrganization = `-- name: MakeOrganization :exec
+UPDATE "user" SET email = $1, organization = true WHERE id = $2
+`
+
+type MakeOrganizationParams struct {
+	Email string
+	ID    int64
+}
+
+func (q *Queries) MakeOrganization(ctx context.Context, arg MakeOrganizationParams) error {
+	_, err := q.db.Exec(ctx, makeOrganization, arg.Email, arg.ID)
+	return err
 }
 
 const mirrorRobotOfRepository = `-- name: MirrorRobotOfRepository :many
