@@ -132,11 +132,7 @@ func run(ctx context.Context, opts *options) error {
 	if err != nil {
 		return err
 	}
-	paths, err := opts.factory.Paths()
-	if err != nil {
-		return err
-	}
-	if err := cli.RequireData(paths.Data); err != nil {
+	if _, err := opts.factory.Installation(); err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, "journalctl", args...)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,16 +40,12 @@ never printed.`,
 
 // database opens the installation's database. The caller closes it.
 func database(ctx context.Context, f *cli.Factory) (*metadata.DB, error) {
-	paths, err := f.Paths()
+	l, err := f.Installation()
 	if err != nil {
 		return nil, err
 	}
-	if err := cli.RequireData(paths.Data); err != nil {
-		return nil, err
-	}
 	// Peer authentication: PostgreSQL knows root (rootless: the user, who is root in the container) as role quay.
-	dsn := "postgresql://quay@/quay?host=" + url.QueryEscape(filepath.Join(paths.Data, "run", "pg"))
-	db, err := metadata.Open(ctx, metadata.Options{WriterDSN: dsn, MaxWriter: 1, AppName: "quayctl", Clock: f.Clock, Logger: f.Log})
+	db, err := metadata.Open(ctx, metadata.Options{WriterDSN: l.DSN(), MaxWriter: 1, AppName: "quayctl", Clock: f.Clock, Logger: f.Log})
 	if err != nil {
 		return nil, err
 	}
@@ -154,11 +149,11 @@ func passwordFile(f *cli.Factory, given, username string) (string, error) {
 	if given != "" {
 		return filepath.Abs(given)
 	}
-	paths, err := f.Paths()
+	l, err := f.Layout("")
 	if err != nil {
 		return "", err
 	}
-	return filepath.Join(paths.Config, "passwords", username), nil
+	return filepath.Join(l.Config, "passwords", username), nil
 }
 
 // changed is the JSON shape of create and reset-password, schema quayctl/user/v1.
