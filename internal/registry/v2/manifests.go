@@ -154,7 +154,7 @@ func (m *manifests) byTag(h *Handler, r *http.Request, repositoryID int64, tag s
 	if err != nil {
 		return document{}, fmt.Errorf("look up tag %s: %w", tag, err)
 	}
-	return m.negotiate(h, ctx, repositoryID, document{row.Digest, row.MediaType, row.ManifestBytes}, accepted(r))
+	return m.negotiate(h, ctx, repositoryID, document{row.Digest, row.MediaType, row.ManifestBytes}, acceptTypes(r))
 }
 
 // negotiate gives the client what it accepts. Schema 1, the last resort, goes to everybody.
@@ -184,8 +184,8 @@ func (m *manifests) negotiate(h *Handler, ctx context.Context, repositoryID int6
 	return document{rows[0].Digest, rows[0].MediaType, rows[0].ManifestBytes}, nil
 }
 
-// accepted are the media types of the Accept headers, without their parameters.
-func accepted(r *http.Request) []string {
+// acceptTypes are the media types of the Accept headers, without their parameters.
+func acceptTypes(r *http.Request) []string {
 	var types []string
 	for _, header := range r.Header.Values("Accept") {
 		for item := range strings.SplitSeq(header, ",") {
@@ -214,7 +214,7 @@ func (m *manifests) gate(h *Handler, r *http.Request, q *Request) error {
 	}
 	if slices.Contains(m.schema1Namespaces, q.Namespace) {
 		schema1 := []string{manifest.DockerSchema1, manifest.DockerSchema1Signed}
-		accepts := accepted(r)
+		accepts := acceptTypes(r)
 		excluded := len(accepts) > 0 && !slices.ContainsFunc(accepts, func(t string) bool { return slices.Contains(schema1, t) })
 		if !slices.Contains(schema1, mediaType) || excluded {
 			return refused
