@@ -2,9 +2,11 @@ package bundle
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/sha256"
+	"debug/buildinfo"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -18,7 +20,6 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -87,6 +88,14 @@ func newMember(name string, data []byte, executable bool) member {
 // Create builds everything that goes into a bundle and writes it, signed, to o.Output. The same options, source, Go and
 // Debian packages give the same bytes.
 func Create(ctx context.Context, o CreateOptions) (*Manifest, error) {
+	recipe, err := recipes.Load()
+	if err != nil {
+		return nil, fmt.Errorf("create bundle: %w", err)
+	}
+	return create(ctx, o, recipe)
+}
+
+func create(ctx context.Context, o CreateOptions, recipe *recipes.Recipe) (*Manifest, error) {
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("create bundle: %w", err)
 	}
@@ -94,10 +103,6 @@ func Create(ctx context.Context, o CreateOptions) (*Manifest, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	o.Created = o.Created.UTC().Truncate(time.Second)
-	recipe, err := recipes.Load()
-	if err != nil {
-		return nil, fmt.Errorf("create bundle: %w", err)
-	}
 	m := &Manifest{
 		Schema: SchemaVersion, Product: Product, Version: o.Version, OS: "linux", Arch: o.Arch, Created: o.Created, Commit: o.Commit,
 		Requires:     Requirements{Podman: recipe.Podman},
@@ -105,10 +110,11 @@ func Create(ctx context.Context, o CreateOptions) (*Manifest, error) {
 		UpgradesFrom: append([]string{}, recipe.UpgradesFrom...),
 		Packages:     []Package{},
 	}
-	m.Tools = buildTools(ctx)
-
 	programs, err := collectPrograms(ctx, o, recipe)
 	if err != nil {
+		return nil, fmt.Errorf("create bundle: %w", err)
+	}
+	if m.Tools, err = buildTools(ctx, programs[BinaryName], recipe); err != nil {
 		return nil, fmt.Errorf("create bundle: %w", err)
 	}
 	bill := newSBOM(o, recipe)
@@ -375,13 +381,21 @@ func writeBundle(file string, members []member, mtime time.Time) error {
 	return nil
 }
 
-func buildTools(ctx context.Context) []Tool {
-	tools := []Tool{{"go", runtime.Version()}, {"klauspost/compress", packerVersion()}}
-	// Only there for images with Debian packages, whose absence fetchDebian tells of.
-	if out, err := exec.CommandContext(ctx, "mmdebstrap", "--version").Output(); err == nil {
+// buildTools tells what made the bundle: the compiler of quayctl, the packer of the layers, the collector of packages.
+func buildTools(ctx context.Context, program []byte, recipe *recipes.Recipe) ([]Tool, error) {
+	info, err := buildinfo.Read(bytes.NewReader(program))
+	if err != nil {
+		return nil, fmt.Errorf("read build information of quayctl: %w", err)
+	}
+	tools := []Tool{{"go", strings.TrimPrefix(info.GoVersion, "go")}, {"github.com/klauspost/compress", packerVersion()}}
+	if slices.ContainsFunc(recipe.Images, func(i recipes.Image) bool { return i.Debian != nil }) {
+		out, err := exec.CommandContext(ctx, "mmdebstrap", "--version").Output()
+		if err != nil {
+			return nil, fmt.Errorf("ask mmdebstrap for its version: %w: install it with apt-get install mmdebstrap", err)
+		}
 		tools = append(tools, Tool{"mmdebstrap", strings.TrimPrefix(strings.TrimSpace(string(out)), "mmdebstrap ")})
 	}
-	return tools
+	return tools, nil
 }
 
 // logWriter makes log records of what a program prints.

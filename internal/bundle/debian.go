@@ -114,6 +114,12 @@ func selectDebian(d *recipes.Debian, tarFile string) (*debianFiles, error) {
 			return nil, err
 		}
 	}
+	for link, target := range d.Links {
+		// Not every architecture has every directory: arm64 has no lib64.
+		if at := path.Join(path.Dir(link), target); out[at] == nil {
+			delete(out, link)
+		}
+	}
 	packages, err := root.packages()
 	if err != nil {
 		return nil, err

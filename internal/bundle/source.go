@@ -148,6 +148,11 @@ func openDir(path string) (*dirSource, error) {
 	}
 	s := &dirSource{root: root}
 	for _, top := range []string{ManifestName, SignatureName, SBOMName, ProfilesDir, LayoutDir, BinaryName} {
+		// The walk would follow a link that it begins with.
+		if info, err := root.Lstat(top); err == nil && !info.IsDir() && !info.Mode().IsRegular() {
+			root.Close()
+			return nil, &Error{Bundle: path, Kind: Unexpected, Member: top, Found: "no regular file", Expected: "regular files only"}
+		}
 		err := fs.WalkDir(root.FS(), top, func(name string, d fs.DirEntry, err error) error {
 			switch {
 			case err != nil && name == top && errors.Is(err, fs.ErrNotExist):

@@ -42,12 +42,11 @@ func New(args, env []string, log *slog.Logger) Options {
 }
 
 // bootstrap is what a new cluster gets. The role owns its database and nothing else; pg_trgm and the like are
-// trusted extensions, which an owner may create.
+// trusted extensions, which an owner may create. The database's number is given because a server that runs alone takes the
+// next one of those that are kept for PostgreSQL's own objects.
 const bootstrap = `CREATE ROLE quay LOGIN;
 
-CREATE DATABASE quay OWNER quay;
-
-REVOKE ALL ON DATABASE quay FROM PUBLIC;
+CREATE DATABASE quay OWNER quay OID 16384;
 
 `
 
