@@ -256,6 +256,15 @@ var NotFound = errors.New("no such route")
 // MethodNotAllowed is a path whose routes do not take the method (Surface.Allow names those that do).
 var MethodNotAllowed = errors.New("method not allowed")
 
+// Bare is an answer of status and headers alone, such as 416 for a gap in an upload.
+type Bare struct {
+	Status int
+	Header http.Header
+}
+
+// Error implements error.
+func (b *Bare) Error() string { return http.StatusText(b.Status) }
+
 // Redirect is a 308 to the same resource under its proper path; URL is absolute.
 type Redirect struct{ URL string }
 
@@ -293,10 +302,13 @@ func Status(err error) int {
 		t *TooManyLogins
 		m *Model
 		r *Redirect
+		b *Bare
 	)
 	switch {
 	case errors.As(err, &e):
 		return e.Status
+	case errors.As(err, &b):
+		return b.Status
 	case errors.As(err, &a):
 		return a.Status
 	case errors.As(err, &t):
@@ -323,10 +335,16 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 		t   *TooManyLogins
 		m   *Model
 		red *Redirect
+		b   *Bare
 	)
 	switch {
 	case errors.As(err, &e):
 		writeError(w, r, s, e)
+	case errors.As(err, &b):
+		for k, v := range b.Header {
+			w.Header()[k] = v
+		}
+		send(w, r, b.Status, htmlType, "")
 	case errors.As(err, &a):
 		challenge(w, s, a.Status)
 		cors(w, s)
