@@ -73,15 +73,34 @@ type Request struct {
 	Chunked int `yaml:"chunked"` // bytes per chunk; 0 = Content-Length
 }
 
+// line is a header's value; one that was sent as several lines is joined with ", ".
+type line string
+
+// UnmarshalYAML implements yaml.Unmarshaler.
+func (l *line) UnmarshalYAML(n *yaml.Node) error {
+	var text string
+	var lines []string
+	if n.Kind == yaml.SequenceNode {
+		if err := n.Decode(&lines); err != nil {
+			return err
+		}
+		text = strings.Join(lines, ", ")
+	} else if err := n.Decode(&text); err != nil {
+		return err
+	}
+	*l = line(text)
+	return nil
+}
+
 // Response is one HTTP answer, with placeholders.
 type Response struct {
-	Status     int               `yaml:"status"`
-	Headers    map[string]string `yaml:"headers"`
-	JSON       any               `yaml:"json"`
-	Body       *string           `yaml:"body"`
-	BodyBase64 string            `yaml:"body_base64"`
-	BodySHA256 string            `yaml:"body_sha256"`
-	Size       *int64            `yaml:"size"`
+	Status     int             `yaml:"status"`
+	Headers    map[string]line `yaml:"headers"`
+	JSON       any             `yaml:"json"`
+	Body       *string         `yaml:"body"`
+	BodyBase64 string          `yaml:"body_base64"`
+	BodySHA256 string          `yaml:"body_sha256"`
+	Size       *int64          `yaml:"size"`
 	Claims     map[string]any    `yaml:"claims"`
 	// RequireAuthorization and Otherwise are used by an upstream only: without that exact Authorization it answers Otherwise.
 	RequireAuthorization string    `yaml:"require_authorization"`

@@ -252,7 +252,7 @@ func (r *replay) response(n int, want *Response, got *answer) error {
 		have := strings.Join(got.header.Values(name), ", ")
 		if len(got.header.Values(name)) == 0 {
 			r.differ(n, "header "+name, "missing, want %q", want.Headers[name])
-		} else if err := r.b.text(r.expand(want.Headers[name]), have); err != nil {
+		} else if err := r.b.text(r.expand(string(want.Headers[name])), have); err != nil {
 			r.differ(n, "header "+name, "%v", err)
 		}
 	}
