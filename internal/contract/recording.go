@@ -101,7 +101,7 @@ type Response struct {
 	BodyBase64 string          `yaml:"body_base64"`
 	BodySHA256 string          `yaml:"body_sha256"`
 	Size       *int64          `yaml:"size"`
-	Claims     map[string]any    `yaml:"claims"`
+	Claims     map[string]any  `yaml:"claims"`
 	// RequireAuthorization and Otherwise are used by an upstream only: without that exact Authorization it answers Otherwise.
 	RequireAuthorization string    `yaml:"require_authorization"`
 	Otherwise            *Response `yaml:"otherwise"`

@@ -377,8 +377,9 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.As(err, &red):
 		w.Header().Set("Location", red.URL)
 		link := html.EscapeString(red.URL)
-		send(w, r, http.StatusPermanentRedirect, htmlType, page("Redirecting...", "Redirecting...",
-			`You should be redirected automatically to the target URL: <a href="`+link+`">`+link+`</a>. If not, click the link.`))
+		text := page("Redirecting...", "Redirecting...",
+			`You should be redirected automatically to the target URL: <a href="`+link+`">`+link+`</a>. If not, click the link.`)
+		send(w, r, http.StatusPermanentRedirect, htmlType, strings.TrimSuffix(text, "</p>\n")+"\n") // the legacy page leaves its paragraph open
 	case errors.Is(err, NotFound):
 		send(w, r, http.StatusNotFound, htmlType, page("404 Not Found", "Not Found",
 			"The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again."))
