@@ -67,7 +67,10 @@ func fromInteger(secret string) ([]byte, bool) {
 		text = "0" + text
 	}
 	bytes, err := hex.DecodeString(text)
-	return bytes, err == nil
+	if err != nil {
+		return nil, false
+	}
+	return bytes, true
 }
 
 // Decrypt reads a column's value.
