@@ -11,8 +11,8 @@ const (
 	// A body that fits the first buffer is worth no goroutines.
 	firstSize = 32 << 10
 	pieceSize = 256 << 10
-	// pieces is how many buffers travel between reader, writer, hash and meter.
-	pieces = 4
+	// inFlight is how many buffers travel between reader, writer, hash and meter.
+	inFlight = 4
 )
 
 var (
@@ -104,13 +104,13 @@ func (t *intake) pass(w io.Writer, data []byte) (int, error) {
 
 // stream passes on a body beyond its first bytes. Hash and meter have goroutines of their own; none outlives the call.
 func (t *intake) stream(w io.Writer, first []byte) error {
-	free := make(chan *piece, pieces)
-	for range pieces {
+	free := make(chan *piece, inFlight)
+	for range inFlight {
 		buf := pieceBuffers.Get().(*[]byte)
 		defer pieceBuffers.Put(buf)
 		free <- &piece{buf: *buf, free: free}
 	}
-	hashing, hashed := make(chan *piece, pieces+1), make(chan struct{})
+	hashing, hashed := make(chan *piece, inFlight+1), make(chan struct{})
 	go func() {
 		defer close(hashed)
 		for p := range hashing {
@@ -183,7 +183,7 @@ type pump struct {
 }
 
 func startPump() *pump {
-	p := &pump{in: make(chan *piece, pieces+1), out: make(chan struct{})}
+	p := &pump{in: make(chan *piece, inFlight+1), out: make(chan struct{})}
 	go func() {
 		defer close(p.out)
 		var current *piece
