@@ -60,11 +60,13 @@ type Edge struct {
 	// pooled keeps connections to registryd, for requests that net/http repeats when registryd closed
 	// the connection at that moment; fresh dials for each of the others.
 	pooled, fresh *http.Transport
+	// dialLimit is how long a request waits for registryd.
+	dialLimit time.Duration
 }
 
 // New makes an edge. It fails when TLS is wanted and there is no usable certificate.
 func New(o Options) (*Edge, error) {
-	e := &Edge{o: o, metrics: newMetrics(o.Metrics), storage: newStorage(o.Storage, o.StorageRoot)}
+	e := &Edge{o: o, dialLimit: dialLimit, metrics: newMetrics(o.Metrics), storage: newStorage(o.Storage, o.StorageRoot)}
 	if o.TLSDir != "" {
 		e.pairs = newPairs(o.TLSDir, o.Log, o.Clock, e.metrics)
 		if err := e.pairs.load(); err != nil {

@@ -22,7 +22,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	o := Options{Storage: map[string]string{}, Clock: clock.Real{}, Metrics: prometheus.NewRegistry()}
 	registryd := flags.Set.String("registryd", "unix:/run/quay/registryd.sock", "`address` of registryd")
 	flags.Set.StringVar(&o.TLSDir, "tls-dir", "", "`directory` with ssl.cert and ssl.key; without it plain HTTP is spoken")
-	flags.Set.StringVar(&o.StorageRoot, "storage-root", "", "`directory` that holds a directory for each local storage location")
+	flags.Set.StringVar(&o.StorageRoot, "storage-root", "", "`directory` with a directory for each storage location that neither --storage nor config.yaml names")
 	flags.Set.Func("storage", "local storage location as `location=directory` (may be repeated)", func(s string) error {
 		name, dir, ok := strings.Cut(s, "=")
 		if !ok || name == "" || dir == "" {
@@ -51,6 +51,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		return service.ExitFailure
 	}
 	cfg.LogWarnings(o.Log)
+	addStorage(&o, cfg)
 	o.LargestBlob = cfg.MaximumLayerSize.FrontBytes()
 	o.TrustForwardedProto = cfg.ExternalTLSTermination
 	e, err := New(o)
@@ -61,6 +62,19 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	d := e.Daemon()
 	d.Listen, d.Admin, d.DrainLimit = flags.Listen, flags.Admin, flags.DrainLimit
 	return d.Main()
+}
+
+// addStorage adds the local locations of config.yaml: the edge sees them under the same paths as registryd
+// unless the command line says otherwise.
+func addStorage(o *Options, cfg *config.Config) {
+	if !cfg.Given("DISTRIBUTED_STORAGE_CONFIG") {
+		return
+	}
+	for _, l := range cfg.Storage {
+		if _, named := o.Storage[l.Name]; !named && l.Driver == "LocalStorage" && l.Parameters.Text("storage_path") != "" {
+			o.Storage[l.Name] = l.Parameters.Text("storage_path")
+		}
+	}
 }
 
 // loadConfig reads config.yaml; the edge needs no secret and so runs without the file, on the defaults.

@@ -114,7 +114,11 @@ func (s *storage) free() (float64, error) {
 	least := 1.0
 	for _, dir := range s.places() {
 		var st unix.Statfs_t
-		if err := unix.Statfs(dir, &st); err != nil {
+		err := unix.Statfs(dir, &st)
+		for ; errors.Is(err, unix.ENOENT) && dir != path.Dir(dir); err = unix.Statfs(dir, &st) {
+			dir = path.Dir(dir) // not made yet: where it will be made
+		}
+		if err != nil {
 			return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
 		}
 		if st.Blocks > 0 {

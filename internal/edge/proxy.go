@@ -39,7 +39,7 @@ func (u *unreachableError) Unwrap() error { return u.cause }
 // dial connects to registryd. While it is being restarted it tries again: a request that has not been
 // sent can wait. net/http repeats nothing on its own account, except what it may.
 func (e *Edge) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialLimit)
+	ctx, cancel := context.WithTimeout(ctx, e.dialLimit)
 	defer cancel()
 	var last error
 	for pause := 2 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
