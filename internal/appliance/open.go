@@ -1,0 +1,40 @@
+package appliance
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/quayctl/quayctl/internal/clock"
+)
+
+// OpenForInstall makes the data directory if need be and opens its journal. The caller holds the lock and closes the journal.
+func OpenForInstall(l Layout, c clock.Clock) (*Journal, error) {
+	dirs, err := missing(l.Data)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range dirs {
+		mode := os.FileMode(0o755)
+		if d == l.Data {
+			mode = 0o700
+		}
+		if err := os.Mkdir(d, mode); err != nil {
+			return nil, fmt.Errorf("make data directory: %w", err)
+		}
+		if err := syncDir(filepath.Dir(d)); err != nil {
+			return nil, err
+		}
+	}
+	j, err := OpenJournal(l.JournalFile(), c)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range dirs {
+		if err := j.Creating(Resource{Kind: Dir, Name: d, Keep: true}); err != nil {
+			j.Close()
+			return nil, err
+		}
+	}
+	return j, nil
+}
