@@ -153,7 +153,7 @@ func (s *server) start() (string, error) {
 		return "", err
 	}
 	defer func() { _ = answers.Close() }() // read only
-	cmd := exec.CommandContext(context.Background(), self)
+	cmd := exec.CommandContext(context.Background(), self) //nolint:gosec // this very program
 	cmd.Env = append(os.Environ(), keeperEnv+"=1")
 	cmd.Stdout = answersWriter
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -76,6 +76,7 @@ func Start(ctx context.Context) (_ *Server, err error) {
 }
 
 func initdb(ctx context.Context, bin, dir, data string, cred *syscall.Credential) error {
+	//nolint:gosec // a program of the PostgreSQL found on this machine
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "-A", "trust",
 		"-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions")
 	cmd.Dir = dir
@@ -88,6 +89,7 @@ func initdb(ctx context.Context, bin, dir, data string, cred *syscall.Credential
 
 func (s *Server) start(ctx context.Context, bin, data string, cred *syscall.Credential) error {
 	// The server lives until Stop, not until the context of its start ends.
+	//nolint:gosec // a program of the PostgreSQL found on this machine
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), filepath.Join(bin, "postgres"), "-D", data, "-k", s.dir, "-c", "listen_addresses=",
 		"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "wal_level=minimal",
 		"-c", "max_wal_senders=0", "-c", "max_connections=300", "-c", "shared_buffers=64MB", "-c", "timezone=UTC",

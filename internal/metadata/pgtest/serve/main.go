@@ -41,7 +41,7 @@ func run(ctx context.Context, args []string) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
-	cmd := exec.CommandContext(ctx, args[1], args[2:]...)
+	cmd := exec.CommandContext(ctx, args[1], args[2:]...) //nolint:gosec // running the caller's command is what it is for
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), pgtest.ServerEnv+"="+server.DSN)
 	// The command ends the way a terminal or a supervisor would end it, not by a kill.
