@@ -143,54 +143,78 @@ var imageConfigSchema = schema{
 	required: []string{"history", "rootfs"},
 }
 
-// violation is the breach nearest to the top of the document, the first of equals: the one that
-// the legacy server reports. It is empty when there is none.
+// violation words the breach nearest to the top of the document, the first of equals: the one that the
+// legacy server reports. Behind an empty line it says where, as the legacy server's library does. It is empty
+// when there is no breach.
 func (s *schema) violation(value any) string {
-	best, bestDepth := "", -1
-	s.check(value, 0, func(depth int, format string, args ...any) {
-		if bestDepth < 0 || depth < bestDepth {
-			best, bestDepth = fmt.Sprintf(format, args...), depth
+	best := breach{place: place{depth: -1}}
+	s.check(value, place{}, func(found breach) {
+		if best.depth < 0 || found.depth < best.depth {
+			best = found
 		}
 	})
-	return best
+	if best.depth < 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s\n\nFailed validating '%s' in schema%s\n\nOn instance%s", best.text, best.keyword, best.schema, best.instance)
 }
 
-func (s *schema) check(value any, depth int, breach func(depth int, format string, args ...any)) {
+// place is where a value stands, in the document and in the schema.
+type place struct {
+	depth            int
+	schema, instance string
+}
+
+func (p place) member(name string) place {
+	return place{p.depth + 1, p.schema + "['properties']['" + name + "']", p.instance + "['" + name + "']"}
+}
+
+func (p place) item(i int) place {
+	return place{p.depth + 1, p.schema + "['items']", fmt.Sprintf("%s[%d]", p.instance, i)}
+}
+
+type breach struct {
+	place
+	keyword, text string
+}
+
+func (s *schema) check(value any, at place, report func(breach)) {
+	fail := func(keyword, format string, args ...any) { report(breach{at, keyword, fmt.Sprintf(format, args...)}) }
 	object, isObject := value.(*jsondoc.Object)
 	array, isArray := value.([]any)
 	str, isString := value.(string)
 	num, isNumber := value.(jsondoc.Number)
 	fits := map[string]bool{"": true, "object": isObject, "array": isArray, "string": isString, "number": isNumber}[s.kind]
 	if !fits {
-		breach(depth, "%s is not of type '%s'", jsondoc.Repr(value), s.kind)
+		fail("type", "%s is not of type '%s'", jsondoc.Repr(value), s.kind)
 	}
 	if s.enum != nil && !(isString && slices.Contains(s.enum, str)) {
-		breach(depth, "%s is not one of %s", jsondoc.Repr(value), jsondoc.Repr(s.enum))
+		fail("enum", "%s is not one of %s", jsondoc.Repr(value), jsondoc.Repr(s.enum))
 	}
 	if s.pattern != nil && isString && !s.pattern.MatchString(str) {
-		breach(depth, "%s does not match %s", jsondoc.Repr(value), jsondoc.Repr(s.patternText))
+		fail("pattern", "%s does not match %s", jsondoc.Repr(value), jsondoc.Repr(s.patternText))
 	}
 	if s.max != 0 && isNumber {
 		if f := num.Float64(); f < float64(s.min) {
-			breach(depth, "%s is less than the minimum of %d", jsondoc.Repr(value), s.min)
+			fail("minimum", "%s is less than the minimum of %d", jsondoc.Repr(value), s.min)
 		} else if f > float64(s.max) {
-			breach(depth, "%s is greater than the maximum of %d", jsondoc.Repr(value), s.max)
+			fail("maximum", "%s is greater than the maximum of %d", jsondoc.Repr(value), s.max)
 		}
 	}
 	if s.items != nil && isArray {
-		for _, item := range array {
-			s.items.check(item, depth+1, breach)
+		for i, item := range array {
+			s.items.check(item, at.item(i), report)
 		}
 	}
 	if isObject {
 		for i := range s.members {
 			if v, ok := object.Get(s.members[i].name); ok {
-				s.members[i].schema.check(v, depth+1, breach)
+				s.members[i].schema.check(v, at.member(s.members[i].name), report)
 			}
 		}
 		for _, name := range s.required {
 			if _, ok := object.Get(name); !ok {
-				breach(depth, "'%s' is a required property", name)
+				fail("required", "'%s' is a required property", name)
 			}
 		}
 	}
