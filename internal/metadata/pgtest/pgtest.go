@@ -152,7 +152,7 @@ func (s *server) start() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer func() { _ = answers.Close() }() // read only
+	defer func() { _ = answers.Close() }()                 // read only
 	cmd := exec.CommandContext(context.Background(), self) //nolint:gosec // this very program
 	cmd.Env = append(os.Environ(), keeperEnv+"=1")
 	cmd.Stdout = answersWriter
