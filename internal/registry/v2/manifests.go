@@ -17,6 +17,7 @@ import (
 	"github.com/quayctl/quayctl/internal/config"
 	"github.com/quayctl/quayctl/internal/metadata/sqlc"
 	"github.com/quayctl/quayctl/internal/pyjson"
+	"github.com/quayctl/quayctl/internal/registry/actionlog"
 	"github.com/quayctl/quayctl/internal/registry/directory"
 	"github.com/quayctl/quayctl/internal/registry/manifest"
 	"github.com/quayctl/quayctl/internal/registry/pagetoken"
@@ -323,7 +324,10 @@ func (m *manifests) store(h *Handler, r *http.Request, q *Request, repo director
 		return refusal(err)
 	}
 	if result.MadeImmutableByPolicy {
-		if err := h.LogEvent(r, q, "tag_made_immutable_by_policy", map[string]any{"tag": tag, "immutable": true}); err != nil {
+		// The legacy server writes this one without its repository, performer and address.
+		err := h.ActionLog.Log(ctx, actionlog.Entry{Kind: "tag_made_immutable_by_policy", Namespace: repo.Namespace,
+			AccountID: &repo.NamespaceUserID, Metadata: map[string]any{"tag": tag, "immutable": true, "namespace": repo.Namespace, "repo": nil}})
+		if err != nil {
 			return err
 		}
 	}
