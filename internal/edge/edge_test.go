@@ -243,7 +243,7 @@ func TestRoutesAndHeaders(t *testing.T) {
 		{"GET", "/v1/_ping", 200, routePing1, false, "true", map[string]string{"X-Docker-Registry-Version": "0.6.0", "X-Docker-Registry-Standalone": "0", "X-Frame-Options": "DENY"}},
 		{"HEAD", "/v1/_ping", 200, routePing1, false, "", nil},
 		{"GET", "/_internal_ping", 200, routeInternalPing, false, "true", map[string]string{"Content-Type": "text/html; charset=utf-8"}},
-		{"GET", "/health", 200, routeHealth, false, "", nil},
+		{"GET", "/health", 503, routeHealth, false, "", nil},
 		{"GET", "/v2x/", 404, routeOther, false, fmt.Sprintf(notFound, "/v2x/"), map[string]string{"Content-Type": "application/json"}},
 		{"GET", "/api/v1/repository", 404, routeOther, false, fmt.Sprintf(notFound, "/api/v1/repository"), nil},
 		{"GET", "/", 404, routeOther, false, fmt.Sprintf(notFound, "/"), nil},

@@ -110,15 +110,16 @@ func ask(ctx context.Context, c *http.Client) (service.Report, error) {
 }
 
 // registrydChecks are the checks of registryd that have a service of their own in the legacy answer.
-var registrydChecks = map[string]string{"database": "database", "auth": "auth", "service_key": "service_key", "storage": "storage"}
+var registrydChecks = map[string]string{"database": "database", "auth": "auth", "instance_key": "service_key", "storage": "storage"}
 
 // services translates the reports into the legacy server's names. registry_gunicorn is registryd beside
 // the checks that have their own name; web_gunicorn, whose process this profile lacks, is every other
-// component. A check that registryd does not have passes when registryd answers.
+// component. A check that registryd does not have passes when registryd answers; without a registryd
+// nothing does.
 func services(reports map[string]service.Report) map[string]bool {
 	s := map[string]bool{
-		"registry_gunicorn": true, "web_gunicorn": true, "database": true, "auth": true, "service_key": true, "storage": true,
-		"redis": true, // nothing in this profile uses it
+		"web_gunicorn": true,
+		"redis":        true, // nothing in this profile uses it
 	}
 	for name, r := range reports {
 		answers := r.Status == "ok" || r.Status == "failing"

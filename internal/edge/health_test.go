@@ -45,7 +45,7 @@ func startComponent(t *testing.T, name string, checks ...string) *component {
 }
 
 func TestHealth(t *testing.T) {
-	registryd := startComponent(t, "registryd", "database", "storage", "service_key", "migrations")
+	registryd := startComponent(t, "registryd", "database", "storage", "instance_key", "migrations")
 	workers := startComponent(t, "workers", "database")
 	fake := clock.NewFake(time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC))
 	gone := Component{Name: "absent", Addr: service.Addr{Network: "unix", Address: "/nonexistent"}}
@@ -78,6 +78,8 @@ func TestHealth(t *testing.T) {
 			`{"data":{"services":{"auth":true,"database":true,"redis":true,"storage":false}},"status_code":503}` + "\n"},
 		{"other check", f, map[string]string{"migrations": "old"}, nil, "/health/instance",
 			`{"data":{"services":{"auth":true,"database":true,"disk_space":true,"registry_gunicorn":false,"service_key":true,"web_gunicorn":true}},"status_code":503}` + "\n"},
+		{"no key", f, map[string]string{"instance_key": "expired"}, nil, "/health/instance",
+			`{"data":{"services":{"auth":true,"database":true,"disk_space":true,"registry_gunicorn":true,"service_key":false,"web_gunicorn":true}},"status_code":503}` + "\n"},
 		{"workers", f, nil, map[string]string{"database": "down"}, "/health/instance",
 			`{"data":{"services":{"auth":true,"database":true,"disk_space":true,"registry_gunicorn":true,"service_key":true,"web_gunicorn":false}},"status_code":503}` + "\n"},
 		{"component away", lame, nil, nil, "/health/instance",

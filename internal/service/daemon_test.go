@@ -23,7 +23,12 @@ import (
 	"github.com/quayctl/quayctl/internal/service"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if code, done := runProcess(); done { // process_test.go
+		os.Exit(code)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // logBuffer collects a daemon's log.
 type logBuffer struct {
