@@ -463,7 +463,7 @@ func (r *replay) capture(step Step, a *answer) error {
 	return nil
 }
 
-var variable = regexp.MustCompile(`\$\{([^${}]*)\}`)
+var variable = regexp.MustCompile(`\$\{((?:[^${}]|\$[^${}])*)\}`)
 
 // expand replaces ${…}, innermost first.
 func (r *replay) expand(s string) string {
