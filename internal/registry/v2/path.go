@@ -126,8 +126,8 @@ func SplitName(name, library string) (namespace, repository string) {
 var folded = map[rune]string{'ß': "ss", 'æ': "ae", 'Æ': "AE", 'œ': "oe", 'Œ': "OE", 'ø': "o", 'Ø': "O", 'đ': "d", 'Đ': "D",
 	'ł': "l", 'Ł': "L", 'þ': "th", 'Þ': "Th", 'ð': "d", 'Ð': "D", 'ı': "i"}
 
-// toASCII drops accents and what has no ASCII form. Repository names are ASCII by rule, so nothing that exists
-// is reached by more than that.
+// toASCII drops accents; what has no Latin form becomes a question mark, which no repository's name has. (Repository
+// names are ASCII by rule, so nothing that exists is reached by transliterating more than that.)
 func toASCII(s string) string {
 	ascii := true
 	for i := range len(s) {
@@ -141,10 +141,13 @@ func toASCII(s string) string {
 	}
 	var b strings.Builder
 	for _, r := range norm.NFKD.String(s) {
-		if r < 0x80 {
+		switch latin, ok := folded[r]; {
+		case r < 0x80:
 			b.WriteRune(r)
-		} else {
-			b.WriteString(folded[r])
+		case ok:
+			b.WriteString(latin)
+		case !unicode.Is(unicode.Mn, r):
+			b.WriteByte('?')
 		}
 	}
 	return b.String()
