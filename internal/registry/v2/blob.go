@@ -82,7 +82,8 @@ func (h *Handler) findBlob(ctx context.Context, namespace, repo, digest string) 
 
 // getBlob serves GET and HEAD of a blob.
 //
-// Unlike the legacy server it honours ranges, and says so, also where it sends the bytes itself.
+// Unlike the legacy server it honours ranges also where it sends the bytes itself. Accept-Ranges goes with answers to
+// such requests; without one the answer is the recorded one.
 func (h *Handler) getBlob(w http.ResponseWriter, r *http.Request, q *Request) error {
 	ctx := r.Context()
 	b, ok, err := h.findBlob(ctx, q.Namespace, q.Repo, q.Digest)
@@ -106,9 +107,6 @@ func (h *Handler) getBlob(w http.ResponseWriter, r *http.Request, q *Request) er
 	header := w.Header()
 	if r.Method == http.MethodHead {
 		h.describe(header, q, driver.ResumableDownloads(), cacheHead)
-		if path, _ := driver.LocalPath(b.key); path != "" {
-			header.Set("Accept-Ranges", "bytes")
-		}
 		header.Set("Content-Type", "application/octet-stream")
 		header.Set("Content-Length", strconv.FormatInt(b.size, 10))
 		w.WriteHeader(http.StatusOK)
@@ -132,7 +130,7 @@ func (h *Handler) getBlob(w http.ResponseWriter, r *http.Request, q *Request) er
 	}
 
 	if path, local := driver.LocalPath(b.key); local && r.Header.Get(offloadHeader) == "1" {
-		h.describe(header, q, true, cacheGet)
+		h.describe(header, q, driver.ResumableDownloads(), cacheGet)
 		header.Set("Content-Type", "application/octet-stream")
 		header.Set(offloadPathHeader, location+"/"+path)
 		h.Metrics.PulledBytes(b.size)
@@ -156,7 +154,7 @@ func (h *Handler) sendBlob(w http.ResponseWriter, r *http.Request, q *Request, d
 	part, err := parseRange(r.Header, b.size)
 	if err != nil {
 		return regerr.InvalidRequest("Invalid range header").WithStatus(http.StatusRequestedRangeNotSatisfiable).
-			WithHeader("Content-Range", "bytes */"+strconv.FormatInt(b.size, 10)).WithCause(err)
+			WithHeader("Accept-Ranges", "bytes").WithHeader("Content-Range", "bytes */"+strconv.FormatInt(b.size, 10)).WithCause(err)
 	}
 	object, err := driver.Open(r.Context(), b.key, part.offset, part.length)
 	if err != nil {
@@ -164,7 +162,7 @@ func (h *Handler) sendBlob(w http.ResponseWriter, r *http.Request, q *Request, d
 	}
 	defer object.Close() //nolint:errcheck // only read
 	header := w.Header()
-	h.describe(header, q, true, cacheGet)
+	h.describe(header, q, part.partial || driver.ResumableDownloads(), cacheGet)
 	header.Set("Content-Type", "application/octet-stream")
 	header.Set("Content-Length", strconv.FormatInt(part.length, 10))
 	status := http.StatusOK
