@@ -221,7 +221,7 @@ func (w *write) readLabels(ctx context.Context) error {
 	for _, blob := range w.blobs {
 		if blob.Digest == w.m.Config.Digest {
 			var err error
-			if config, err = w.readBlob(ctx, blob); err != nil {
+			if config, err = w.p.readBlob(ctx, blob); err != nil {
 				return fmt.Errorf("read config of image: %w", err)
 			}
 		}
@@ -231,14 +231,30 @@ func (w *write) readLabels(ctx context.Context) error {
 	return err
 }
 
+// Config is the content of the config of an image in a repository, or nil when the repository does not hold it.
+func (p *Pusher) Config(ctx context.Context, repositoryID int64, digest string) ([]byte, error) {
+	rows, err := p.DB.Read(ctx).BlobsForManifest(ctx, sqlc.BlobsForManifestParams{RepositoryID: repositoryID, Digests: []string{digest}})
+	if err != nil {
+		return nil, fmt.Errorf("look up config %s: %w", digest, err)
+	}
+	if len(rows) == 0 {
+		return nil, nil
+	}
+	content, err := p.readBlob(ctx, rows[0])
+	if err != nil {
+		return nil, fmt.Errorf("read config %s: %w", digest, err)
+	}
+	return content, nil
+}
+
 // maxConfig bounds what is read of a config. The largest ones that exist have some hundred kilobytes.
 const maxConfig = 8 << 20
 
-func (w *write) readBlob(ctx context.Context, blob sqlc.BlobsForManifestRow) ([]byte, error) {
+func (p *Pusher) readBlob(ctx context.Context, blob sqlc.BlobsForManifestRow) ([]byte, error) {
 	if blob.ImageSize != nil && *blob.ImageSize > maxConfig {
 		return nil, refuse("config has %d bytes, more than the allowed %d", *blob.ImageSize, maxConfig)
 	}
-	_, driver, err := w.p.Storage.Choose(blob.Locations)
+	_, driver, err := p.Storage.Choose(blob.Locations)
 	if err != nil {
 		return nil, err
 	}

@@ -440,7 +440,9 @@ func TestQueuedWork(t *testing.T) {
 	}
 	notification := r.rows(`SELECT n.uuid FROM repositorynotification n JOIN externalnotificationevent e ON e.id = n.event_id
 		WHERE n.repository_id = $1 AND e.name = 'repo_push'`, r.repo.ID)
-	blob := func(digest string) string { return r.rows(`SELECT uuid FROM imagestorage WHERE content_checksum = $1`, digest)[0] }
+	blob := func(digest string) string {
+		return r.rows(`SELECT uuid FROM imagestorage WHERE content_checksum = $1`, digest)[0]
+	}
 	layer, config := blob(m.Layers[0].Digest), blob(m.Config.Digest)
 	replicate := func(uuid string) string {
 		return "imagestoragereplication/" + uuid + `/ {"namespace_user_id": 1, "storage_id": "` + uuid + `"} true 5 <nil>`

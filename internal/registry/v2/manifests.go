@@ -111,7 +111,7 @@ func (m *manifests) get(h *Handler, w http.ResponseWriter, r *http.Request, q *R
 		d, err = m.byDigest(h, r.Context(), repo.ID, q.Digest)
 		event["manifest_digest"] = q.Digest
 	} else {
-		d, err = m.byTag(h, r, repo.ID, q.Reference)
+		d, err = m.byTag(h, r, q, repo.ID)
 		event["tag"] = q.Reference
 	}
 	if err != nil {
@@ -139,8 +139,8 @@ func (m *manifests) byDigest(h *Handler, ctx context.Context, repositoryID int64
 	return document{row.Digest, row.MediaType, row.ManifestBytes}, nil
 }
 
-func (m *manifests) byTag(h *Handler, r *http.Request, repositoryID int64, tag string) (document, error) {
-	ctx, now := r.Context(), h.Clock.Now().UnixMilli()
+func (m *manifests) byTag(h *Handler, r *http.Request, q *Request, repositoryID int64) (document, error) {
+	ctx, tag, now := r.Context(), q.Reference, h.Clock.Now().UnixMilli()
 	row, err := h.DB.Read(ctx).ManifestByTag(ctx, sqlc.ManifestByTagParams{RepositoryID: repositoryID, Name: tag, NowMs: now})
 	if errors.Is(err, pgx.ErrNoRows) {
 		ended, err := h.DB.Read(ctx).TagHasEnded(ctx, sqlc.TagHasEndedParams{RepositoryID: repositoryID, Name: tag, NowMs: now})
@@ -155,34 +155,63 @@ func (m *manifests) byTag(h *Handler, r *http.Request, repositoryID int64, tag s
 	if err != nil {
 		return document{}, fmt.Errorf("look up tag %s: %w", tag, err)
 	}
-	return m.negotiate(h, ctx, repositoryID, document{row.Digest, row.MediaType, row.ManifestBytes}, acceptTypes(r))
+	return m.negotiate(h, r, q, repositoryID, document{row.Digest, row.MediaType, row.ManifestBytes})
 }
 
-// negotiate gives the client what it accepts. Schema 1, the last resort, goes to everybody.
-func (m *manifests) negotiate(h *Handler, ctx context.Context, repositoryID int64, d document, accepts []string) (document, error) {
-	switch {
-	case slices.Contains(accepts, d.mediaType), d.mediaType == manifest.DockerSchema1, d.mediaType == manifest.DockerSchema1Signed:
+// negotiate gives the client what it accepts: the document as it is, of a list its child for linux/amd64, or, whatever
+// it says that it accepts, schema 1.
+func (m *manifests) negotiate(h *Handler, r *http.Request, q *Request, repositoryID int64, d document) (document, error) {
+	ctx, accepts := r.Context(), acceptTypes(r)
+	fits := func(d document) bool {
+		return slices.Contains(accepts, d.mediaType) || d.mediaType == manifest.DockerSchema1 || d.mediaType == manifest.DockerSchema1Signed
+	}
+	if fits(d) {
 		return d, nil
-	case d.mediaType != manifest.DockerList && d.mediaType != manifest.OCIIndex:
+	}
+	parsed, err := manifest.Parse(d.mediaType, []byte(d.bytes))
+	if err != nil {
+		return document{}, fmt.Errorf("parse stored manifest %s: %w", d.digest, err)
+	}
+	if parsed.IsList() {
+		child, ok := parsed.LinuxAMD64()
+		if !ok {
+			return document{}, regerr.ManifestUnknown()
+		}
+		rows, err := h.DB.Read(ctx).ManifestsOfDigests(ctx, sqlc.ManifestsOfDigestsParams{RepositoryID: repositoryID, Digests: []string{child.Digest}})
+		if err != nil {
+			return document{}, fmt.Errorf("look up child %s: %w", child.Digest, err)
+		}
+		if len(rows) == 0 {
+			return document{}, regerr.ManifestUnknown()
+		}
+		if d = (document{rows[0].Digest, rows[0].MediaType, rows[0].ManifestBytes}); fits(d) {
+			return d, nil
+		}
+		if parsed, err = manifest.Parse(d.mediaType, []byte(d.bytes)); err != nil {
+			return document{}, fmt.Errorf("parse stored manifest %s: %w", d.digest, err)
+		}
+	}
+	return m.schema1(h, ctx, q, repositoryID, parsed)
+}
+
+// schema1 converts an image for clients that accept nothing newer.
+func (m *manifests) schema1(h *Handler, ctx context.Context, q *Request, repositoryID int64, image *manifest.Manifest) (document, error) {
+	if !image.ConvertibleToSchema1() {
 		return document{}, regerr.ManifestUnknown()
 	}
-	list, err := manifest.Parse(d.mediaType, []byte(d.bytes))
+	config, err := m.push.Config(ctx, repositoryID, image.Config.Digest)
 	if err != nil {
-		return document{}, fmt.Errorf("parse stored list %s: %w", d.digest, err)
+		return document{}, err
 	}
-	child, ok := list.LinuxAMD64()
+	name := q.Name()
+	if h.Config.Features.LibrarySupport && q.Namespace == h.Config.LibraryNamespace {
+		name = q.Repo
+	}
+	text, ok := image.AsSchema1(config, name, q.Reference)
 	if !ok {
 		return document{}, regerr.ManifestUnknown()
 	}
-	rows, err := h.DB.Read(ctx).ManifestsOfDigests(ctx, sqlc.ManifestsOfDigestsParams{RepositoryID: repositoryID, Digests: []string{child.Digest}})
-	if err != nil {
-		return document{}, fmt.Errorf("look up child %s: %w", child.Digest, err)
-	}
-	if len(rows) != 1 || !slices.Contains(accepts, rows[0].MediaType) && rows[0].MediaType != manifest.DockerSchema1 &&
-		rows[0].MediaType != manifest.DockerSchema1Signed {
-		return document{}, regerr.ManifestUnknown()
-	}
-	return document{rows[0].Digest, rows[0].MediaType, rows[0].ManifestBytes}, nil
+	return document{manifest.Digest(text), manifest.DockerSchema1, string(text)}, nil
 }
 
 // acceptTypes are the media types of the Accept headers, without their parameters.

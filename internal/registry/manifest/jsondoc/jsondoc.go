@@ -7,8 +7,10 @@ package jsondoc
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -404,4 +406,89 @@ func reprString(b *strings.Builder, s string) {
 		}
 	}
 	b.WriteByte(quote)
+}
+
+// NewObject is an object of the members given as name, value, name, value, …
+func NewObject(members ...any) *Object {
+	o := &Object{values: make(map[string]any, len(members)/2)}
+	for i := 0; i+1 < len(members); i += 2 {
+		o.set(members[i].(string), members[i+1])
+	}
+	return o
+}
+
+// Set adds a member, or changes it in its place.
+func (o *Object) Set(key string, value any) { o.set(key, value) }
+
+// Without is o without the members of these names.
+func (o *Object) Without(names ...string) *Object {
+	rest := &Object{values: make(map[string]any, len(o.keys))}
+	for _, key := range o.keys {
+		if !slices.Contains(names, key) {
+			rest.set(key, o.values[key])
+		}
+	}
+	return rest
+}
+
+// Dump writes a value as JSON text the way the legacy server spells it: members in their order, ", " and ": "
+// between them, everything beyond ASCII escaped.
+func Dump(value any) string {
+	var b strings.Builder
+	dump(&b, value)
+	return b.String()
+}
+
+func dump(b *strings.Builder, value any) {
+	switch v := value.(type) {
+	case nil:
+		b.WriteString("null")
+	case bool:
+		b.WriteString(strconv.FormatBool(v))
+	case Number:
+		b.WriteString(reprNumber(v))
+	case int64:
+		b.WriteString(strconv.FormatInt(v, 10))
+	case string:
+		dumpString(b, v)
+	case []any:
+		b.WriteByte('[')
+		for i, item := range v {
+			if i > 0 {
+				b.WriteString(", ")
+			}
+			dump(b, item)
+		}
+		b.WriteByte(']')
+	case *Object:
+		b.WriteByte('{')
+		for i, key := range v.keys {
+			if i > 0 {
+				b.WriteString(", ")
+			}
+			dumpString(b, key)
+			b.WriteString(": ")
+			dump(b, v.values[key])
+		}
+		b.WriteByte('}')
+	}
+}
+
+func dumpString(b *strings.Builder, s string) {
+	b.WriteByte('"')
+	for _, r := range s {
+		switch i := strings.IndexRune(simpleMeanings, r); {
+		case i >= 0 && r != '/':
+			b.WriteByte('\\')
+			b.WriteByte(simpleEscapes[i])
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(b, `\u%04x\u%04x`, high, low)
+		case r < 0x20 || r > 0x7e && r != 0x7f:
+			fmt.Fprintf(b, `\u%04x`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
 }
