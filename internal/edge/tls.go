@@ -29,9 +29,10 @@ type pairs struct {
 	metrics           *metrics
 	current           atomic.Pointer[tls.Certificate]
 
-	mu     sync.Mutex
-	loaded stamp // what the files looked like when the pair in use was read
-	broken error // why the files on disk cannot be used, nil when they are in use
+	mu      sync.Mutex
+	loaded  stamp  // what the files looked like when the pair in use was read
+	suspect *stamp // files that could not be used when they were looked at last
+	broken  error  // why the files on disk cannot be used, nil when they are in use
 }
 
 // stamp tells whether a pair of files was changed.
@@ -84,7 +85,7 @@ func (p *pairs) load() error {
 	}
 	old := p.current.Swap(&pair)
 	p.mu.Lock()
-	p.loaded, p.broken = after, nil
+	p.loaded, p.suspect, p.broken = after, nil, nil
 	p.mu.Unlock()
 	p.metrics.certificateEnd.Set(float64(pair.Leaf.NotAfter.Unix()))
 	p.metrics.certificateBroken.Set(0)
@@ -96,7 +97,8 @@ func (p *pairs) load() error {
 	return nil
 }
 
-// refresh loads the pair if its files are not those in use.
+// refresh loads the pair if its files are not those in use. What cannot be used counts as broken when it
+// is found unchanged a second time: at the first the files may just be being replaced, one after the other.
 func (p *pairs) refresh() {
 	now, err := p.stamp()
 	p.mu.Lock()
@@ -115,8 +117,15 @@ func (p *pairs) refresh() {
 		return
 	}
 	p.mu.Lock()
-	p.broken = err
+	again := p.suspect != nil && *p.suspect == now
+	p.suspect = &now
+	if again {
+		p.broken = err
+	}
 	p.mu.Unlock()
+	if !again {
+		return
+	}
 	p.metrics.certificateBroken.Set(1)
 	if before == nil || before.Error() != err.Error() {
 		p.metrics.reloads.WithLabelValues("failed").Inc()
