@@ -104,6 +104,9 @@ func (q *Request) Event(r *http.Request, kind string, metadata map[string]any) (
 	e := actionlog.Entry{Kind: kind, Namespace: q.Namespace, IP: actionlog.ClientIP(r), Metadata: map[string]any{
 		"repo": q.Repo, "namespace": q.Namespace, "user-agent": r.UserAgent(),
 	}}
+	if resolved := actionlog.ResolveIP(e.IP); resolved != nil {
+		e.Metadata["resolved_ip"] = resolved
+	}
 	repo, ok, err := q.Repository(ctx)
 	if err != nil {
 		return e, err
