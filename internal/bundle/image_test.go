@@ -294,15 +294,15 @@ func TestServer(t *testing.T) {
 				t.Errorf("%s: %q, %v, expected %q", sql, got, err, want)
 			}
 		}
-		for _, ext := range []string{"pg_trgm"} {
-			c, err := pgx.Connect(t.Context(), "user=quay dbname=quay host="+filepath.Join(root, "run/quay/pg"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := c.Exec(t.Context(), "CREATE EXTENSION "+ext+"; CREATE TABLE kept (x text); INSERT INTO kept VALUES ('here')"); err != nil {
-				t.Errorf("extension %s by the owner of the database: %v", ext, err)
-			}
-			c.Close(t.Context())
+		c, err := pgx.Connect(t.Context(), "user=quay dbname=quay host="+filepath.Join(root, "run/quay/pg"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Exec(t.Context(), "CREATE EXTENSION pg_trgm; CREATE TABLE kept (x text); INSERT INTO kept VALUES ('here')"); err != nil {
+			t.Errorf("extension by the owner of the database: %v", err)
+		}
+		if err := c.Close(t.Context()); err != nil {
+			t.Error(err)
 		}
 		if _, err := s.query(t, "postgres", "SELECT current_user"); err == nil {
 			t.Error("uid 0 may be the superuser")
@@ -325,6 +325,10 @@ func TestServer(t *testing.T) {
 		var dump bytes.Buffer
 		if err := run(t.Context(), root, 65532, &dump, "/usr/lib/postgresql/17/bin/pg_dump", "-h", "/run/quay/pg", "-U", "quay", "quay").Run(); err != nil || !strings.Contains(dump.String(), "here") {
 			t.Errorf("pg_dump: %v\n%s", err, dump.String())
+		}
+		var backup bytes.Buffer
+		if err := run(t.Context(), root, 70, &backup, "/usr/lib/postgresql/17/bin/pg_basebackup", "-h", "/run/quay/pg", "-U", "postgres", "--checkpoint=fast", "-D", "/var/lib/postgresql/copy.new").Run(); err != nil {
+			t.Errorf("pg_basebackup: %v\n%s", err, backup.String())
 		}
 		// A second server on the same files, though its own would have the same process number in a container.
 		var out bytes.Buffer
