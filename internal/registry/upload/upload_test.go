@@ -399,7 +399,7 @@ func TestAgainstCollector(t *testing.T) {
 			lease.Release()
 		}
 	})
-	for range 60 {
+	for range 25 {
 		id := w.begin(t, w.Uploads)
 		if _, err := w.Finish(t.Context(), id, whole(c), digest); err != nil {
 			t.Fatal(err)
