@@ -184,8 +184,7 @@ func (s *schema) check(value any, at place, report func(breach)) {
 	array, isArray := value.([]any)
 	str, isString := value.(string)
 	num, isNumber := value.(jsondoc.Number)
-	fits := map[string]bool{"": true, "object": isObject, "array": isArray, "string": isString, "number": isNumber}[s.kind]
-	if !fits {
+	if s.kind == "object" && !isObject || s.kind == "array" && !isArray || s.kind == "string" && !isString || s.kind == "number" && !isNumber {
 		fail("type", "%s is not of type '%s'", jsondoc.Repr(value), s.kind)
 	}
 	if s.enum != nil && !(isString && slices.Contains(s.enum, str)) {

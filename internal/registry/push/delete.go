@@ -45,10 +45,7 @@ type ended struct {
 
 func (p *Pusher) delete(ctx context.Context, repo Repository, what string,
 	find func(ctx context.Context, q *sqlc.Queries, now int64) ([]ended, error)) error {
-	err := p.retry(ctx, func(ctx context.Context, q *sqlc.Queries) error {
-		if err := q.LockTags(ctx, TagLock(repo.ID)); err != nil {
-			return fmt.Errorf("lock tags of repository %d: %w", repo.ID, err)
-		}
+	err := p.locked(ctx, repo, func(ctx context.Context, q *sqlc.Queries) error {
 		now := p.now()
 		tags, err := find(ctx, q, now)
 		if err != nil {

@@ -44,12 +44,14 @@ type Settings struct {
 	URLScheme              string        // PREFERRED_URL_SCHEME
 }
 
-// Pusher is safe for concurrent use.
+// Pusher is safe for concurrent use. It must not be copied.
 type Pusher struct {
 	DB       *metadata.DB
 	Storage  *storage.Set
 	Clock    clock.Clock
 	Settings Settings
+
+	turns turns
 }
 
 // Repository is where a push goes.
@@ -91,11 +93,8 @@ func (p *Pusher) Tag(ctx context.Context, repo Repository, tag string, m *manife
 	}
 	var result Result
 	refused := error(nil) // a refusal that leaves rows behind
-	err = p.retry(ctx, func(ctx context.Context, q *sqlc.Queries) error {
+	err = p.locked(ctx, repo, func(ctx context.Context, q *sqlc.Queries) error {
 		refused, result = nil, Result{}
-		if err := q.LockTags(ctx, TagLock(repo.ID)); err != nil {
-			return fmt.Errorf("lock tags of repository %d: %w", repo.ID, err)
-		}
 		if err := w.store(ctx, q); err != nil {
 			return err
 		}
@@ -153,6 +152,21 @@ func (p *Pusher) retry(ctx context.Context, do func(ctx context.Context, q *sqlc
 			return err
 		}
 	}
+}
+
+// locked is retry under the lock of the repository's tags.
+func (p *Pusher) locked(ctx context.Context, repo Repository, do func(ctx context.Context, q *sqlc.Queries) error) error {
+	done, err := p.turns.take(ctx, repo.ID)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return p.retry(ctx, func(ctx context.Context, q *sqlc.Queries) error {
+		if err := q.LockTags(ctx, TagLock(repo.ID)); err != nil {
+			return fmt.Errorf("lock tags of repository %d: %w", repo.ID, err)
+		}
+		return do(ctx, q)
+	})
 }
 
 // TagLock is the key of the advisory lock under which tags of a repository move. The legacy server derives it the same way.
