@@ -76,7 +76,8 @@ func (b *bindings) bind(ph, value string) error {
 		}
 		return nil
 	}
-	if other, ok := b.taken[kind+" "+value]; ok {
+	// Two tokens made in one second for the same request are equal: the recorder was slower than that.
+	if other, ok := b.taken[kind+" "+value]; ok && kind != "jwt" {
 		return fmt.Errorf("%s and %s are both %q", other, ph, value)
 	}
 	b.value[ph], b.taken[kind+" "+value] = value, ph

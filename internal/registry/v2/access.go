@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net/http"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/quayctl/quayctl/internal/auth"
 	"github.com/quayctl/quayctl/internal/auth/registryjwt"
 	"github.com/quayctl/quayctl/internal/registry/actionlog"
@@ -217,14 +219,21 @@ func (h *Handler) auditRefusal(r *http.Request, q *Request, route *Route, refusa
 	if errors.As(refusal, &shown) {
 		message = shown.Message
 	}
+	if e.RepositoryID == nil {
+		message = "Repository does not exist"
+		account, err := h.DB.Read(r.Context()).AccountByName(r.Context(), q.Namespace)
+		switch {
+		case err == nil:
+			e.AccountID = &account.ID
+		case !errors.Is(err, pgx.ErrNoRows):
+			return fmt.Errorf("log %s: %w", route.FailureKind, err)
+		}
+	}
 	e.Metadata = map[string]any{"namespace": q.Namespace, "repo": q.Repo, "message": message}
 	if q.Digest != "" {
 		e.Metadata["manifest_digest"] = q.Digest
 	} else if q.Reference != "" {
 		e.Metadata["tag"] = q.Reference
 	}
-	if err := h.ActionLog.Log(r.Context(), e); err != nil {
-		return fmt.Errorf("log %s: %w", route.FailureKind, err)
-	}
-	return nil
+	return h.ActionLog.Log(r.Context(), e)
 }

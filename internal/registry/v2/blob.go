@@ -14,7 +14,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/quayctl/quayctl/internal/auth"
-	"github.com/quayctl/quayctl/internal/config"
 	"github.com/quayctl/quayctl/internal/metadata/sqlc"
 	"github.com/quayctl/quayctl/internal/registry/actionlog"
 	"github.com/quayctl/quayctl/internal/registry/regerr"
@@ -35,10 +34,8 @@ const (
 
 // readBlobRoutes are the routes that read blobs, and the one that refuses to delete them.
 func readBlobRoutes() []Route {
-	auditPull := func(c *config.Config) bool { return c.AuditPullFailures }
 	return []Route{
-		{Name: "v2.download_blob", Method: http.MethodGet, Shape: ShapeBlob, Need: auth.Read, Scope: "pull",
-			FailureKind: "pull_repo_failed", AuditFailures: auditPull, Handle: (*Handler).getBlob},
+		{Name: "v2.download_blob", Method: http.MethodGet, Shape: ShapeBlob, Need: auth.Read, Scope: "pull", Handle: (*Handler).getBlob},
 		// Whatever stands in the path: blobs go when nothing names them any more.
 		{Name: "v2.delete_digest", Method: http.MethodDelete, Shape: ShapeBlobAny, Need: auth.Write, Scope: "pull,push", Handle: (*Handler).deleteBlob},
 	}

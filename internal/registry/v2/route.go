@@ -55,7 +55,7 @@ type Route struct {
 	// EvenWhenPushesDisabled exempts a write route from cfg DISABLE_PUSHES.
 	EvenWhenPushesDisabled bool
 	// FailureKind is the action log's kind for refused requests, e.g. "pull_repo_failed", and AuditFailures tells whether
-	// the configuration asks for them. Both may be empty.
+	// the configuration asks for them. Both are empty for everything but manifests: requests for blobs are not audited.
 	FailureKind   string
 	AuditFailures func(*config.Config) bool
 	// Gate, if set, runs before the token is looked at (media types of manifests).

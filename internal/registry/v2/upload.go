@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/quayctl/quayctl/internal/auth"
-	"github.com/quayctl/quayctl/internal/config"
 	"github.com/quayctl/quayctl/internal/locks"
 	"github.com/quayctl/quayctl/internal/metadata"
 	"github.com/quayctl/quayctl/internal/registry/regerr"
@@ -31,10 +30,8 @@ func BlobRoutes(d Deps, l locks.Locker) []Route {
 		MaxSize: d.Config.MaximumLayerSize.Bytes(),
 		LinkFor: time.Duration(d.Config.PushTempTagExpirationSec) * time.Second,
 	}}
-	auditPush := func(c *config.Config) bool { return c.AuditPushFailures }
 	return append(readBlobRoutes(),
-		Route{Name: "v2.start_blob_upload", Method: http.MethodPost, Shape: ShapeUploads, Need: auth.Write, Scope: "pull,push",
-			FailureKind: "push_repo_failed", AuditFailures: auditPush, Handle: u.start},
+		Route{Name: "v2.start_blob_upload", Method: http.MethodPost, Shape: ShapeUploads, Need: auth.Write, Scope: "pull,push", Handle: u.start},
 		Route{Name: "v2.fetch_existing_upload", Method: http.MethodGet, Shape: ShapeUpload, Need: auth.Write, Scope: "pull,push", Handle: u.status},
 		Route{Name: "v2.upload_chunk", Method: http.MethodPatch, Shape: ShapeUpload, Need: auth.Write, Scope: "pull,push", Handle: u.patch},
 		Route{Name: "v2.monolithic_upload_or_last_chunk", Method: http.MethodPut, Shape: ShapeUpload, Need: auth.Write, Scope: "pull,push",
