@@ -95,16 +95,39 @@ func TestDefaultFeatures(t *testing.T) {
 	}
 }
 
-// TestDurations and TestSizes use the contract's values (vectors/names.json).
+// vectors are the values that the legacy code gave.
+type vectors struct {
+	Durations []struct {
+		Text    string
+		Seconds float64
+		Error   string
+	}
+	Sizes []struct {
+		Text  string
+		Bytes any // a number, or the error's name
+	} `json:"size_strings"`
+}
+
+func readVectors(t *testing.T) (v vectors) {
+	t.Helper()
+	data, err := os.ReadFile("../../test/contract/vectors/names.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, &v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
 func TestDurations(t *testing.T) {
-	for text, seconds := range map[string]float64{
-		"1s": 1, "2m": 120, "3h": 10800, "4d": 345600, "5w": 3024000, "1y": 31536000, "0s": 0, "-1d": -86400, "1 d": 86400,
-	} {
-		if d, err := ParseDuration(text); err != nil || d.Span().Seconds() != seconds || d.String() != text {
-			t.Errorf("%q: %v %v, want %v s", text, d.Span(), err, seconds)
+	for _, v := range readVectors(t).Durations {
+		d, err := ParseDuration(v.Text)
+		if (err != nil) != (v.Error != "") || err == nil && (d.Span().Seconds() != v.Seconds || d.String() != v.Text) {
+			t.Errorf("%q: %v %v, want %v s, error %q", v.Text, d.Span(), err, v.Seconds, v.Error)
 		}
 	}
-	for _, text := range []string{"1M", "10", "", "1.5h", "2w3d", "s", "99999999999999w"} {
+	for _, text := range []string{"s", "99999999999999w"} {
 		if d, err := ParseDuration(text); err == nil {
 			t.Errorf("%q was read as %v", text, d.Span())
 		}
@@ -112,20 +135,44 @@ func TestDurations(t *testing.T) {
 }
 
 func TestSizes(t *testing.T) {
-	for text, want := range map[string]int64{
-		"20G": 20e9, "1M": 1e6, "1K": 1e3, "10": 10, "5GiB": 5 << 30, "1.5G": 1.5e9, "1T": 1e12, "20GB": 20e9,
-	} {
-		if s, err := ParseSize(text); err != nil || s.Bytes() != want {
-			t.Errorf("%q: %d %v, want %d", text, s.Bytes(), err, want)
+	for _, v := range readVectors(t).Sizes {
+		s, err := ParseSize(v.Text)
+		if want, ok := v.Bytes.(float64); ok != (err == nil) || ok && float64(s.Bytes()) != want {
+			t.Errorf("%q: %d %v, want %v", v.Text, s.Bytes(), err, v.Bytes)
 		}
 	}
-	for _, text := range []string{"x", "", "-1G", "1Q"} {
+	for _, text := range []string{"", "-1G", "1Q"} {
 		if s, err := ParseSize(text); err == nil {
 			t.Errorf("%q was read as %d", text, s.Bytes())
 		}
 	}
 	if s, _ := ParseSize("512M"); s.FrontBytes() != 512<<20 {
 		t.Errorf("512M at the front: %d", s.FrontBytes())
+	}
+}
+
+// TestLegacyConfig reads the configuration of the recorded legacy server.
+func TestLegacyConfig(t *testing.T) {
+	data, err := os.ReadFile("../../test/contract/dataset/config.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := os.Expand(string(data), func(name string) string {
+		return map[string]string{"SERVER_HOSTNAME": "localhost:18000", "DB_URI": "postgresql://quay@localhost/quay", "REDIS_PORT": "6379", "SMTP_PORT": "25"}[name] +
+			map[string]string{"REDIS_HOST": "localhost", "SMTP_HOST": "localhost", "STORAGE_DIR": "/storage", "CONF_DIR": "/conf"}[name]
+	})
+	c, err := Parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := c.Validate(); len(p) > 0 {
+		t.Errorf("problems: %v", p)
+	}
+	if u := c.Unknown(); len(u) > 0 {
+		t.Errorf("unknown keys: %v", u)
+	}
+	if c.DatabaseSecretKey.Integer() || len(c.Storage) != 2 || c.Storage[0].Parameters.Text("storage_path") != "/storage/us" || !c.Features.ProxyCache {
+		t.Errorf("read as %+v", c)
 	}
 }
 

@@ -323,6 +323,7 @@ func writeError(w http.ResponseWriter, status int, body any) {
 
 // writeRegistryError answers in the shape of the OCI distribution specification.
 func writeRegistryError(w http.ResponseWriter, status int, code, message string, detail any) {
+	w.Header().Set("Docker-Distribution-API-Version", "registry/2.0")
 	writeError(w, status, map[string]any{"errors": []map[string]any{{"code": code, "message": message, "detail": detail}}})
 }
 

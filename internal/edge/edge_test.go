@@ -644,7 +644,7 @@ func TestOffload(t *testing.T) {
 	for _, headers := range [][]string{
 		nil,
 		{"Range", "bytes=0-0"}, {"Range", "bytes=0-99"}, {"Range", "bytes=100-"}, {"Range", "bytes=-100"}, {"Range", "bytes=299999-400000"},
-		{"Range", "bytes=300000-"}, {"Range", "bytes=5-2"}, {"Range", "bytes=a-b"}, {"Range", "lines=1-2"}, {"Range", "bytes=0-9,20-29"},
+		{"Range", "bytes=-400000"}, {"Range", "bytes= 5-6 "},
 		{"Range", "bytes=0-9", "If-Range", `"sha256:00"`}, {"Range", "bytes=0-9", "If-Range", `"other"`},
 		{"If-None-Match", `"sha256:00"`}, {"If-None-Match", `"other"`}, {"If-Match", `"other"`},
 	} {
@@ -673,6 +673,22 @@ func TestOffload(t *testing.T) {
 			}
 		}
 	}
+	for _, text := range []string{"bytes=5-2", "bytes=a-b", "lines=1-2", "bytes=0-9,20-29", "bytes=-", "bytes=1", "bytes=-1-2", "bytes=+1-2"} {
+		for _, f := range fronts { // what is no single range is no range
+			res, body := do(t, f.client, request(t, "GET", f.url+"/v2/a/b/blobs/sha256:00", nil, "Range", text))
+			if res.StatusCode != 200 || body != string(content) || res.Header.Get("X-Sent-By") != "" {
+				t.Errorf("%s %s: %d, %d bytes, sent by %q", f.name, text, res.StatusCode, len(body), res.Header.Get("X-Sent-By"))
+			}
+		}
+	}
+	for _, text := range []string{"bytes=300000-", "bytes=-0", "bytes=400000-500000"} {
+		for _, f := range fronts { // the refusal is registryd's own
+			res, _ := do(t, f.client, request(t, "GET", f.url+"/v2/a/b/blobs/sha256:00", nil, "Range", text))
+			if res.StatusCode == 200 || res.Header.Get("X-Sent-By") != "registryd" && res.StatusCode != 416 {
+				t.Errorf("%s %s: %d, sent by %q", f.name, text, res.StatusCode, res.Header.Get("X-Sent-By"))
+			}
+		}
+	}
 	for _, bad := range []string{"default/gone", "default/../secret", "../secret", "/etc/passwd", "default/sha256/ab/link", "default/sha256/ab",
 		"other/x", "default", "default/", "default//" + key, "./secret", "../" + filepath.Base(storage) + "/secret"} {
 		object.Store(&bad)
@@ -687,6 +703,35 @@ func TestOffload(t *testing.T) {
 	res, body := do(t, fronts[0].client, request(t, "HEAD", fronts[0].url+"/v2/a/b/blobs/sha256:00", nil))
 	if res.ContentLength != int64(len(content)) || body != "" {
 		t.Errorf("HEAD: %d bytes announced, %d sent", res.ContentLength, len(body))
+	}
+}
+
+// TestOffloadWithoutTag: without an ETag of registryd conditions do not apply, and ranges are not announced
+// unless registryd does.
+func TestOffloadWithoutTag(t *testing.T) {
+	storage := t.TempDir()
+	if err := os.WriteFile(filepath.Join(storage, "blob"), []byte("0123456789"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f := startFront(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Quay-Offload-Path", "default/blob")
+	}), func(o *Options, _ *service.Daemon) { o.Storage = map[string]string{"default": storage} })
+	c := newClient(t, nil, false)
+	for _, g := range []struct {
+		headers      []string
+		status       int
+		body, ranges string
+	}{
+		{nil, 200, "0123456789", ""},
+		{[]string{"If-Match", `"x"`}, 200, "0123456789", ""},
+		{[]string{"If-None-Match", "*"}, 200, "0123456789", ""},
+		{[]string{"Range", "bytes=2-3"}, 206, "23", "bytes"},
+		{[]string{"Range", "bytes=2-3", "If-Range", `"x"`}, 200, "0123456789", ""},
+	} {
+		res, body := do(t, c, request(t, "GET", "http://"+f.addr+"/v2/a/b/blobs/sha256:00", nil, g.headers...))
+		if res.StatusCode != g.status || body != g.body || res.Header.Get("Accept-Ranges") != g.ranges || res.Header.Get("Content-Type") != "application/octet-stream" {
+			t.Errorf("%v: %d %q %v", g.headers, res.StatusCode, body, res.Header)
+		}
 	}
 }
 

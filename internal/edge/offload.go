@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -140,17 +141,40 @@ func (s *storage) close() error {
 }
 
 // sendObject sends the file that registryd named. When it cannot be opened (collected meanwhile, not
-// mounted here) registryd is asked again and answers by itself.
+// mounted here), or the range asked for lies behind its end, registryd is asked again and answers by itself.
 func (e *Edge) sendObject(x *exchange) {
 	f, err := e.storage.file(x.object)
 	if err != nil {
 		e.metrics.offloadMisses.Inc()
 		e.o.Log.Warn("object cannot be sent from storage, registryd is asked instead", "id", x.id, "error", err)
-		x.noOffload, x.object, x.header = true, "", nil
-		e.proxy.ServeHTTP(x.out, x.in)
+		e.askAgain(x)
 		return
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		e.metrics.offloadMisses.Inc()
+		e.askAgain(x)
+		return
+	}
+	tagged := x.header.Get("Etag") != ""
+	in := x.in.WithContext(x.in.Context())
+	in.Header = x.in.Header.Clone()
+	if !tagged { // nothing to compare with: conditions do not apply
+		for _, name := range []string{"If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"} {
+			in.Header.Del(name)
+		}
+	}
+	if text := in.Header.Get("Range"); text != "" {
+		first, ok := rangeStart(text, info.Size())
+		switch {
+		case !ok, !tagged && in.Header.Get("If-Range") != "":
+			in.Header.Del("Range")
+		case first >= info.Size():
+			e.askAgain(x)
+			return
+		}
+	}
 	header := x.out.Header()
 	for name, values := range x.header {
 		header[name] = values
@@ -159,6 +183,38 @@ func (e *Edge) sendObject(x *exchange) {
 	if header.Get("Content-Type") == "" {
 		header.Set("Content-Type", "application/octet-stream") // never sniffed
 	}
-	http.ServeContent(x.out, x.in, "", time.Time{}, f)
+	x.out.hideRanges = x.header.Get("Accept-Ranges") == ""
+	http.ServeContent(x.out, in, "", time.Time{}, f)
 	e.metrics.offloadBytes.Add(float64(x.out.sent))
+}
+
+// askAgain lets registryd send the bytes or its error.
+func (e *Edge) askAgain(x *exchange) {
+	x.noOffload, x.object, x.header = true, "", nil
+	e.proxy.ServeHTTP(x.out, x.in)
+}
+
+// rangeStart is where a single range of bytes begins in size bytes. Not ok: the header is malformed or
+// names several ranges; like registryd the edge then sends everything, as RFC 9110 allows.
+func rangeStart(text string, size int64) (first int64, ok bool) {
+	spec, ok := strings.CutPrefix(text, "bytes=")
+	if !ok {
+		return 0, false
+	}
+	from, to, ok := strings.Cut(strings.TrimSpace(spec), "-")
+	if !ok {
+		return 0, false
+	}
+	start, startErr := strconv.ParseUint(from, 10, 62)
+	end, endErr := strconv.ParseUint(to, 10, 62)
+	switch {
+	case from == "" && endErr == nil:
+		if end == 0 {
+			return size, true // no byte at all
+		}
+		return max(0, size-int64(end)), true
+	case from == "" || startErr != nil || to != "" && (endErr != nil || end < start):
+		return 0, false
+	}
+	return int64(start), true
 }

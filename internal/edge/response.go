@@ -20,6 +20,9 @@ type response struct {
 	tls bool
 	// kernel: the bytes reach the socket as they are, so that the kernel can send a file by itself.
 	kernel bool
+	// hideRanges: registryd does not announce ranges, so a whole answer of ours does not either.
+	hideRanges bool
+
 	status int
 	sent   int64
 }
@@ -28,6 +31,9 @@ type response struct {
 func (w *response) WriteHeader(status int) {
 	if status >= 200 && w.status == 0 {
 		w.status = status
+		if w.hideRanges && status == http.StatusOK {
+			w.Header().Del("Accept-Ranges")
+		}
 		if framed(status) {
 			w.Header().Set(headerFrame, "DENY")
 			if w.tls {
