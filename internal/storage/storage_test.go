@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -237,6 +238,56 @@ func TestReadErrorIsNotAFullDisk(t *testing.T) {
 	}
 }
 
+// A disk that is full fails the write and says so; what was stored before stays, and the upload goes on once there is room.
+func TestFullDisk(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to mount a small disk")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Skipf("this machine lets nobody mount a small disk: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	l, err := storage.OpenLocal(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // end of test
+	c := storagetest.Content(600 << 10)
+	if err := l.Put(t.Context(), "ballast", io.LimitReader(zeros{}, 512<<10), storage.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	name, state, err := l.StartUpload(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const first = 100 << 10
+	if _, _, err := l.Append(t.Context(), name, 0, bytes.NewReader(c[:first]), state); err != nil {
+		t.Fatal(err)
+	}
+	n, _, err := l.Append(t.Context(), name, first, bytes.NewReader(c[first:]), state)
+	var full *storage.NoSpaceError
+	if n != 0 || !errors.As(err, &full) || full.Place != dir || !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("Append = %d, %v; want NoSpaceError of %s", n, err, dir)
+	}
+	if err := l.Remove(t.Context(), "ballast"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := l.Append(t.Context(), name, first, bytes.NewReader(c[first:]), state); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Complete(t.Context(), name, storagetest.Key(c), int64(len(c)), state); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, storagetest.Key(c))); err != nil || !bytes.Equal(got, c) {
+		t.Errorf("the object has %d bytes (%v), want %d", len(got), err, len(c))
+	}
+}
+
 // What a server sends from a local object goes the way of sendfile: the writer is handed the file.
 func TestOpenIsSendable(t *testing.T) {
 	l, _ := openLocal(t)
@@ -314,6 +365,7 @@ func BenchmarkDownload(b *testing.B) {
 			}
 			defer o.Close() //nolint:errcheck // read only
 			w.Header().Set("Content-Type", "application/octet-stream")
+			w.Header().Set("Content-Length", strconv.Itoa(size))
 			_, _ = io.Copy(w, o)
 		})
 	})
