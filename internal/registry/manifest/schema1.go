@@ -21,6 +21,8 @@ type Schema1 struct {
 	Repository   string
 	Tag          string
 	Architecture string
+	// Payload is the document without its signatures.
+	Payload []byte
 
 	labels *jsondoc.Object
 	images []schema1Image // base first
@@ -42,7 +44,7 @@ func (s *Schema1) CheckParents() error {
 
 func fillSchema1(m *Manifest, document *jsondoc.Object) error {
 	m.Layers = []Layer{}
-	s := &Schema1{}
+	s := &Schema1{Payload: m.Bytes}
 	m.Schema1 = s
 	m.MediaType = DockerSchema1
 	if signatures, ok := document.Get("signatures"); ok {
@@ -51,7 +53,7 @@ func fillSchema1(m *Manifest, document *jsondoc.Object) error {
 		if err != nil {
 			return err
 		}
-		m.Digest = Digest(payload)
+		m.Digest, s.Payload = Digest(payload), payload
 	}
 	get := func(name string) string {
 		v, _ := document.Get(name)

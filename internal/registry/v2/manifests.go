@@ -165,6 +165,9 @@ func (m *manifests) negotiate(h *Handler, r *http.Request, q *Request, repositor
 	fits := func(d document) bool {
 		return slices.Contains(accepts, d.mediaType) || d.mediaType == manifest.DockerSchema1 || d.mediaType == manifest.DockerSchema1Signed
 	}
+	if d.mediaType == manifest.DockerSchema1Signed && !slices.Contains(accepts, d.mediaType) && slices.Contains(accepts, manifest.DockerSchema1) {
+		return unsigned(d)
+	}
 	if fits(d) {
 		return d, nil
 	}
@@ -192,6 +195,15 @@ func (m *manifests) negotiate(h *Handler, r *http.Request, q *Request, repositor
 		}
 	}
 	return m.schema1(h, ctx, q, repositoryID, parsed)
+}
+
+// unsigned is a signed schema 1 document for clients that accept only the other kind. Its digest is the same.
+func unsigned(d document) (document, error) {
+	parsed, err := manifest.Parse(d.mediaType, []byte(d.bytes))
+	if err != nil {
+		return document{}, fmt.Errorf("parse stored manifest %s: %w", d.digest, err)
+	}
+	return document{parsed.Digest, manifest.DockerSchema1, string(parsed.Schema1.Payload)}, nil
 }
 
 // schema1 converts an image for clients that accept nothing newer.
