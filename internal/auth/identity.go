@@ -57,7 +57,7 @@ func NeedOfActions(actions []string) Need {
 
 // Performer is the account behind an identity, as rows and logs name it.
 type Performer struct {
-	// UserID is the row of the user or robot; nil for access tokens.
+	// UserID is the row of the user or robot; nil for access tokens and disabled users.
 	UserID *int64
 	// Username of that row; empty for access tokens.
 	Username string

@@ -62,7 +62,8 @@ func (d *Directory) Repository(ctx context.Context, namespace, name string) (*Re
 	}, nil
 }
 
-// Performer finds the account behind an identity; nil for anonymous ones and for accounts that are gone.
+// Performer finds the account behind an identity; nil for anonymous ones and for accounts that are gone. A user who was
+// disabled since the token was made has no UserID.
 func (d *Directory) Performer(ctx context.Context, who auth.Identity) (*auth.Performer, error) {
 	p, err := d.performer(ctx, who)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -82,7 +83,11 @@ func (d *Directory) performer(ctx context.Context, who auth.Identity) (*auth.Per
 		if err != nil {
 			return nil, err
 		}
-		return auth.UserPerformer(row.ID, row.Username), nil
+		p := auth.UserPerformer(row.ID, row.Username)
+		if !row.Enabled {
+			p.UserID = nil // named, but no performer, as recorded
+		}
+		return p, nil
 	case auth.Robot:
 		row, err := q.AccountByName(ctx, who.Reference)
 		if err != nil {
