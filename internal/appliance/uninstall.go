@@ -59,7 +59,7 @@ func (u *Uninstall) Run(ctx context.Context, o Observer) ([]Timing, error) {
 	if err != nil {
 		return timings, err
 	}
-	return timings, u.finish(context.WithoutCancel(ctx))
+	return timings, u.finish()
 }
 
 func (u *Uninstall) inventory() []Resource { return Inventory(u.Journal.Records()) }
@@ -67,12 +67,17 @@ func (u *Uninstall) inventory() []Resource { return Inventory(u.Journal.Records(
 func (u *Uninstall) disable(context.Context) error {
 	for _, r := range u.inventory() {
 		if r.Kind == File && filepath.Dir(r.Name) == u.Layout.Wants {
-			if err := u.removeFile(r.Name); err != nil {
+			if err := errors.Join(u.removeFile(r.Name), u.gone(r)); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// gone records that a resource is there no more.
+func (u *Uninstall) gone(r Resource) error {
+	return u.Journal.Append(Record{Event: Removed, Resource: &r})
 }
 
 // stop stops every unit of the appliance that systemd knows, the socket first, so that nothing is started again.
@@ -113,11 +118,11 @@ func (u *Uninstall) removeUnits(ctx context.Context) error {
 	for _, r := range u.inventory() {
 		switch {
 		case r.Kind == Tree && (r.Name == u.Layout.Quadlets || r.Name == u.Layout.staged()):
-			if err := u.Host.Remove(ctx, r.Name); err != nil {
+			if err := errors.Join(u.Host.Remove(ctx, r.Name), u.gone(r)); err != nil {
 				return err
 			}
 		case r.Kind == File && filepath.Dir(r.Name) == u.Layout.Units:
-			if err := u.removeFile(r.Name); err != nil {
+			if err := errors.Join(u.removeFile(r.Name), u.gone(r)); err != nil {
 				return err
 			}
 		}
@@ -151,8 +156,7 @@ func (u *Uninstall) removeImages(ctx context.Context) error {
 		if err := u.Podman.RemoveImage(ctx, id); err != nil {
 			return err
 		}
-		r := Resource{Kind: Image, Name: id}
-		if err := u.Journal.Append(Record{Event: Removed, Resource: &r}); err != nil {
+		if err := u.gone(Resource{Kind: Image, Name: id}); err != nil {
 			return err
 		}
 	}
@@ -160,75 +164,71 @@ func (u *Uninstall) removeImages(ctx context.Context) error {
 		if err := u.Systemd.Stop(ctx, podmanSocket); err != nil {
 			return err
 		}
-		return u.Journal.Append(Record{Event: Removed, Resource: &socket})
+		return u.gone(socket)
 	}
 	return nil
-}
-
-// ours are the files that the installation's own bookkeeping is in; they go last.
-func (u *Uninstall) bookkeeping() []string {
-	l := u.Layout
-	return []string{l.StateFile(), l.JournalFile()}
 }
 
 func (u *Uninstall) removeFiles(ctx context.Context) error {
-	for _, r := range slices.Backward(u.inventory()) {
-		if r.Kind == Linger {
-			if err := u.Host.SetLinger(ctx, false); err != nil {
-				return err
-			}
-			if err := u.Journal.Append(Record{Event: Removed, Resource: &r}); err != nil {
-				return err
-			}
-		}
+	l := u.Layout
+	// Without the state nothing is installed; from here on it is only the rest that is cleared away.
+	if err := u.removeFile(l.StateFile()); err != nil {
+		return err
 	}
 	for _, r := range slices.Backward(u.inventory()) {
-		if r.Keep && !u.DeleteData || slices.Contains(u.bookkeeping(), r.Name) {
-			continue
+		if r.Keep && !u.DeleteData || r.Name == l.pointer() {
+			continue // the pointer to the data goes when they have gone
 		}
 		var err error
 		switch r.Kind {
+		case Linger:
+			err = u.Host.SetLinger(ctx, false)
 		case Tree:
 			err = u.Host.Remove(ctx, r.Name)
 		case File:
-			// The pointer to the data goes when they have gone.
-			if r.Name != u.Layout.pointer() {
-				err = u.removeFile(r.Name)
-			}
+			err = u.removeFile(r.Name)
+		default:
+			continue
 		}
-		if err != nil {
+		if err := errors.Join(err, u.gone(r)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// finish removes the bookkeeping itself, the pointer to it, and the directories that are empty then. Interrupted before
-// its end it leaves no more than these.
-func (u *Uninstall) finish(context.Context) error {
+// finish removes the directories that are empty now, and with the data the journal and the pointer to them. What stays
+// of the journal together with the data tells a later removal what there is. Interrupted, it is finished by the next run,
+// which finds the pointer.
+func (u *Uninstall) finish() error {
+	l := u.Layout
 	inventory := u.inventory()
-	for _, f := range u.bookkeeping() {
-		if err := u.removeFile(f); err != nil {
+	if u.DeleteData {
+		if err := u.removeFile(l.JournalFile()); err != nil {
 			return err
 		}
 	}
-	var files []string
-	if u.DeleteData {
-		files = append(files, u.Layout.pointer())
-	}
-	for _, pass := range []bool{false, true} { // first all directories but that of the pointer
-		for _, r := range slices.Backward(inventory) {
-			if r.Kind != Dir || r.Keep && !u.DeleteData || (r.Name == u.Layout.Config || strings.HasPrefix(u.Layout.Config, r.Name+"/")) != pass {
-				continue
-			}
-			if err := removeEmpty(r.Name); err != nil {
+	aboveSettings := func(r Resource) bool { return r.Name == l.Config || strings.HasPrefix(l.Config, r.Name+"/") }
+	var rest []Resource
+	for _, r := range slices.Backward(inventory) {
+		switch {
+		case r.Kind != Dir || r.Keep && !u.DeleteData:
+		case aboveSettings(r):
+			rest = append(rest, r)
+		default:
+			if err := u.removeEmpty(r); err != nil {
 				return err
 			}
 		}
-		for _, f := range files {
-			if err := u.removeFile(f); err != nil {
-				return err
-			}
+	}
+	if u.DeleteData {
+		if err := u.removeFile(l.pointer()); err != nil {
+			return err
+		}
+	}
+	for _, r := range rest {
+		if err := u.removeEmpty(r); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -242,16 +242,19 @@ func (u *Uninstall) removeFile(path string) error {
 }
 
 // removeEmpty removes a directory if nothing is in it: what others put there is theirs.
-func removeEmpty(path string) error {
-	entries, err := os.ReadDir(path)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) > 0 {
+func (u *Uninstall) removeEmpty(r Resource) error {
+	entries, err := os.ReadDir(r.Name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) > 0:
 		return nil
+	case err == nil:
+		err = os.Remove(r.Name)
 	}
 	if err != nil {
 		return fmt.Errorf("remove directory: %w", err)
 	}
-	if err := os.Remove(path); err != nil {
-		return fmt.Errorf("remove directory: %w", err)
+	if u.DeleteData {
+		return nil // the journal is gone already
 	}
-	return nil
+	return u.gone(r)
 }

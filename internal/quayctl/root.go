@@ -15,7 +15,11 @@ import (
 	"github.com/quayctl/quayctl/internal/quayctl/completioncmd"
 	"github.com/quayctl/quayctl/internal/quayctl/configcmd"
 	"github.com/quayctl/quayctl/internal/quayctl/helpcmd"
+	"github.com/quayctl/quayctl/internal/quayctl/installcmd"
 	"github.com/quayctl/quayctl/internal/quayctl/logscmd"
+	"github.com/quayctl/quayctl/internal/quayctl/restartcmd"
+	"github.com/quayctl/quayctl/internal/quayctl/statuscmd"
+	"github.com/quayctl/quayctl/internal/quayctl/uninstallcmd"
 	"github.com/quayctl/quayctl/internal/quayctl/usercmd"
 	"github.com/quayctl/quayctl/internal/quayctl/versioncmd"
 	"github.com/spf13/cobra"
@@ -79,6 +83,10 @@ on that user's own.`,
 	root.PersistentFlags().BoolVar(&debug, "debug", false, "write what quayctl does in detail to standard error")
 	root.PersistentFlags().BoolP("help", "h", false, "show help for the command")
 	root.AddCommand(
+		installcmd.New(f),
+		statuscmd.New(f),
+		restartcmd.New(f),
+		uninstallcmd.New(f),
 		logscmd.New(f),
 		usercmd.New(f),
 		configcmd.New(f),

@@ -13,7 +13,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/quayctl/quayctl/internal/appliance"
@@ -27,6 +26,7 @@ import (
 	"github.com/quayctl/quayctl/internal/quayctl/cli"
 	"github.com/quayctl/quayctl/internal/quayctl/progress"
 	"github.com/quayctl/quayctl/internal/quayctl/prompt"
+	"github.com/quayctl/quayctl/internal/quayctl/steps"
 	"github.com/quayctl/quayctl/profiles"
 	"github.com/quayctl/quayctl/quadlets"
 	"github.com/spf13/cobra"
@@ -135,7 +135,6 @@ func run(ctx context.Context, o *options) error {
 	reporter := f.Progress()
 	defer reporter.Close()
 
-	steps := &observer{reporter: reporter}
 	b, verified, err := o.openBundle(ctx, reporter)
 	if err != nil {
 		return err
@@ -165,7 +164,7 @@ func run(ctx context.Context, o *options) error {
 		Database: &host.Database{Clock: f.Clock, Log: f.Log}, FrontDoor: host.FrontDoor{},
 	}
 	before := f.Clock.Now().Sub(began)
-	result, err := install.Run(ctx, steps)
+	result, err := install.Run(ctx, &steps.Observer{Reporter: reporter})
 	if err != nil {
 		return asError(err)
 	}
@@ -483,11 +482,6 @@ func (o *options) tell(r *appliance.Result, took time.Duration) error {
 	fmt.Fprintf(w, "  data       %s\n  settings   %s\n\n", r.DataDir, r.ConfigDir)
 	server := appliance.ServerHostname(r.Hostname, r.Port)
 	if r.PasswordFile != "" {
-		trust := ""
-		if r.CAFile != "" {
-			trust = "--cert-dir " + filepath.Dir(r.CAFile) + " "
-		}
-		_ = trust
 		fmt.Fprintf(w, "Sign in with:\n  podman login -u %s --password-stdin %s < %s\n\n", r.User, server, r.PasswordFile)
 	}
 	fmt.Fprintln(w, "Where the time went, in seconds:")
@@ -499,27 +493,3 @@ func (o *options) tell(r *appliance.Result, took time.Duration) error {
 }
 
 func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', 2, 64) }
-
-// observer shows steps as they go.
-type observer struct {
-	reporter *progress.Reporter
-	mu       sync.Mutex
-	tasks    map[string]*progress.Task
-}
-
-// StepBegins implements appliance.Observer.
-func (o *observer) StepBegins(name, title string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.tasks == nil {
-		o.tasks = map[string]*progress.Task{}
-	}
-	o.tasks[name] = o.reporter.Task(title, 0)
-}
-
-// StepEnds implements appliance.Observer.
-func (o *observer) StepEnds(name string, err error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.tasks[name].Done(err)
-}
