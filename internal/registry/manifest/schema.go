@@ -187,7 +187,7 @@ func (s *schema) check(value any, at place, report func(breach)) {
 	if s.kind == "object" && !isObject || s.kind == "array" && !isArray || s.kind == "string" && !isString || s.kind == "number" && !isNumber {
 		fail("type", "%s is not of type '%s'", jsondoc.Repr(value), s.kind)
 	}
-	if s.enum != nil && !(isString && slices.Contains(s.enum, str)) {
+	if s.enum != nil && (!isString || !slices.Contains(s.enum, str)) {
 		fail("enum", "%s is not one of %s", jsondoc.Repr(value), jsondoc.Repr(s.enum))
 	}
 	if s.pattern != nil && isString && !s.pattern.MatchString(str) {
