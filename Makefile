@@ -18,7 +18,7 @@ TOOLS := $(QUAY_CACHE)/tools
 WITH_POSTGRES := go run ./internal/metadata/pgtest/serve --
 export PATH := $(TOOLS):$(PATH)
 
-.PHONY: help setup lint check test test-unit test-vm bundle demo demo-down stack contract bench generate clean
+.PHONY: help setup lint check test test-unit test-cosign test-vm bundle demo demo-down stack contract bench generate clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 14
@@ -35,12 +35,16 @@ check: setup ## the quick loop: vet and every test that needs no machine
 	go vet ./...
 	$(WITH_POSTGRES) go test ./...
 
-test: lint test-unit test-vm ## everything
+test: lint test-unit test-cosign contract test-vm ## everything
 
 test-unit: setup ## every test that needs no machine, with the race detector where the C compiler allows it
 	build/tool crane
 	build/tool oras
 	$(WITH_POSTGRES) go test -count=1 ./...
+
+test-cosign: setup ## the bundle's signature is what cosign verify-blob accepts
+	build/tool cosign
+	go test -count=1 -tags=$(subst -tags=,,$(lastword $(GOFLAGS))),cosign -run Cosign ./internal/bundle
 
 test-vm: bundle ## the bundle on real systemd + Podman machines: install, power cuts, clients, uninstall
 	build/tool crane
