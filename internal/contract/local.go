@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -42,6 +43,8 @@ type Local struct {
 
 	template string
 	serial   atomic.Int64
+	mu       sync.Mutex
+	free     []string // databases in the start state
 }
 
 // record is the trigger that writes down every change of a row. It lives in a schema of its own, so the catalogue is untouched.
@@ -61,6 +64,29 @@ do $d$ declare t text; begin
     execute format('create trigger contract_note after insert or update or delete on public.%I for each row execute function contract.note()', t);
   end loop;
 end $d$;
+create table contract.sequence as select sequencename, start_value, last_value from pg_sequences where schemaname = 'public';
+`
+
+// undo takes every noted change back, the latest first, and the sequences with them: far cheaper than another copy of the
+// template. Triggers and foreign keys rest meanwhile.
+const undo = `
+begin;
+set local session_replication_role = replica;
+do $d$ declare c record; q record; begin
+  for c in select * from contract.change order by n desc loop
+    if c.op <> 'delete' then
+      execute format('delete from public.%I where id = $1', c."table") using (c.row->>'id')::bigint;
+    end if;
+    if c.op <> 'insert' then
+      execute format('insert into public.%I select * from jsonb_populate_record(null::public.%I, $1)', c."table", c."table") using c.row || coalesce(c.was, '{}');
+    end if;
+  end loop;
+  for q in select * from contract.sequence loop
+    perform setval(format('public.%I', q.sequencename)::regclass, coalesce(q.last_value, q.start_value), q.last_value is not null);
+  end loop;
+end $d$;
+truncate contract.change restart identity;
+commit;
 `
 
 // Prepare makes the template that every scenario's database is copied from. Close drops it.
@@ -102,9 +128,53 @@ func (l *Local) Prepare(ctx context.Context) error {
 	return nil
 }
 
-// Close drops the template.
+// Close drops the template and its copies.
 func (l *Local) Close(ctx context.Context) error {
-	return l.admin(ctx, "drop database if exists "+l.template+" with (force)")
+	var errs []error
+	for _, name := range append(l.free, l.template) {
+		errs = append(errs, l.drop(ctx, name))
+	}
+	return errors.Join(errs...)
+}
+
+func (l *Local) drop(ctx context.Context, name string) error {
+	return l.admin(ctx, "drop database if exists "+name+" with (force)")
+}
+
+// database gives a database in the start state: one that another scenario left in it, or a new copy of the template.
+func (l *Local) database(ctx context.Context) (string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n := len(l.free); n > 0 {
+		name := l.free[n-1]
+		l.free = l.free[:n-1]
+		return name, nil
+	}
+	name := fmt.Sprintf("%s_%d", l.template, l.serial.Add(1))
+	return name, l.admin(ctx, fmt.Sprintf("create database %s template %s", name, l.template))
+}
+
+// restore brings a database back to the start state. The daemons that used it have ended; what they had begun ends here.
+func (l *Local) restore(ctx context.Context, name string) error {
+	dsn, err := withDatabase(l.Postgres, name)
+	if err != nil {
+		return err
+	}
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	const end = `select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`
+	for _, sql := range []string{end, undo} {
+		if err := conn.PgConn().Exec(ctx, sql).Close(); err != nil {
+			return fmt.Errorf("restore the start state: %w", err)
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.free = append(l.free, name)
+	return nil
 }
 
 func (l *Local) admin(ctx context.Context, sql string) error {
@@ -130,7 +200,10 @@ func withDatabase(dsn, name string) (string, error) {
 
 // Start gives a server in the start state with the scenario's configuration. Stop it when the scenario is over.
 func (l *Local) Start(ctx context.Context, s *Scenario) (_ *LocalServer, err error) {
-	name := fmt.Sprintf("%s_%d", l.template, l.serial.Add(1))
+	name, err := l.database(ctx)
+	if err != nil {
+		return nil, err
+	}
 	dir := filepath.Join(l.Dir, name)
 	srv := &LocalServer{l: l, name: name, dir: dir}
 	defer func() {
@@ -138,9 +211,6 @@ func (l *Local) Start(ctx context.Context, s *Scenario) (_ *LocalServer, err err
 			err = errors.Join(err, srv.Stop(context.WithoutCancel(ctx)))
 		}
 	}()
-	if err := l.admin(ctx, fmt.Sprintf("create database %s template %s strategy file_copy", name, l.template)); err != nil {
-		return nil, err
-	}
 	dsn, err := withDatabase(l.Postgres, name)
 	if err != nil {
 		return nil, err
@@ -362,7 +432,10 @@ func (s *LocalServer) Stop(ctx context.Context) error {
 	if s.conn != nil {
 		errs = append(errs, s.conn.Close(ctx))
 	}
-	errs = append(errs, s.l.admin(ctx, "drop database if exists "+s.name+" with (force)"), os.RemoveAll(s.dir))
+	errs = append(errs, os.RemoveAll(s.dir))
+	if err := s.l.restore(ctx, s.name); err != nil {
+		errs = append(errs, err, s.l.drop(ctx, s.name))
+	}
 	return errors.Join(errs...)
 }
 
