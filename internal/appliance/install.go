@@ -65,6 +65,7 @@ type Install struct {
 	// Progress counts bytes of images that have been handed to Podman; it may be nil.
 	Progress func(component string, n int)
 
+	making   sync.Mutex
 	mu       sync.Mutex
 	info     PodmanInfo
 	units    []*quadlet.Unit
@@ -177,6 +178,9 @@ func (i *Install) Run(ctx context.Context, o Observer) (*Result, error) {
 
 // mkdir makes a directory and those above it, recording those that were not there. The last is of kind k.
 func (i *Install) mkdir(path string, mode fs.FileMode, r Resource) error {
+	// Steps that run at the same time have directories in common.
+	i.making.Lock()
+	defer i.making.Unlock()
 	dirs, err := missing(path)
 	if err != nil || len(dirs) == 0 {
 		return err
@@ -338,11 +342,33 @@ func (i *Install) certificate(ctx context.Context) error {
 	i.mu.Lock()
 	i.ownCA = own
 	i.mu.Unlock()
+	if own {
+		if err := i.trust(); err != nil {
+			return err
+		}
+	}
 	tls := filepath.Join(l.Data, "tls")
 	return i.Host.Copy(ctx, []CopyFile{
 		{l.Cert(), Ownership{filepath.Join(tls, "ssl.cert"), daemonID, 0o400}},
 		{l.CertKey(), Ownership{filepath.Join(tls, "ssl.key"), daemonID, 0o400}},
 	})
+}
+
+// trust has the clients on this machine trust the own CA for this registry.
+func (i *Install) trust() error {
+	dir := filepath.Join(i.Layout.Trust, ServerHostname(i.Request.Hostname, i.Request.Port))
+	if err := i.mkdir(dir, 0o755, Resource{}); err != nil {
+		return err
+	}
+	file := filepath.Join(dir, "ca.crt")
+	if err := i.creating(file, false); err != nil {
+		return err
+	}
+	ca, err := os.ReadFile(i.Layout.CACert())
+	if err != nil {
+		return fmt.Errorf("read CA: %w", err)
+	}
+	return writeFile(file, ca, 0o644)
 }
 
 const podmanSocket = "podman.socket"

@@ -151,6 +151,7 @@ func TestLayout(t *testing.T) {
 	want := Layout{
 		Rootless: true, Config: "/c/quay", Data: "/home/u/.local/share/quay", Quadlets: "/c/containers/systemd/quay", Units: "/c/systemd/user",
 		Wants: "/c/systemd/user/default.target.wants", Binary: "/home/u/.local/bin/quayctl", Runtime: "/run/user/1000",
+		Trust: "/c/containers/certs.d",
 	}
 	if diff := cmp.Diff(want, l); diff != "" {
 		t.Error(diff)

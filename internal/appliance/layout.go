@@ -24,6 +24,7 @@ type Layout struct {
 	Wants    string // directory of links that start units at boot
 	Binary   string // where quayctl itself is kept
 	Runtime  string // directory of the lock, gone after a reboot
+	Trust    string // where Podman and other tools look for the CAs of registries, by HOST[:PORT]
 }
 
 // DefaultLayout is the layout of the machine (uid 0) or of a user. dataDir replaces the default when it is not empty.
@@ -31,6 +32,7 @@ func DefaultLayout(uid int, getenv func(string) string, home, dataDir string) La
 	l := Layout{
 		Config: "/etc/quay", Data: "/var/lib/quay", Quadlets: "/etc/containers/systemd/quay", Units: "/etc/systemd/system",
 		Wants: "/etc/systemd/system/multi-user.target.wants", Binary: "/usr/local/bin/quayctl", Runtime: "/run",
+		Trust: "/etc/containers/certs.d",
 	}
 	if uid != 0 {
 		or := func(variable, otherwise string) string {
@@ -49,6 +51,7 @@ func DefaultLayout(uid int, getenv func(string) string, home, dataDir string) La
 			Units:    units,
 			Wants:    filepath.Join(units, "default.target.wants"),
 			Binary:   filepath.Join(home, ".local/bin/quayctl"),
+			Trust:    filepath.Join(config, "containers/certs.d"),
 			Runtime:  or("XDG_RUNTIME_DIR", filepath.Join("/run/user", strconv.Itoa(uid))),
 		}
 	}

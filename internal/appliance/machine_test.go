@@ -232,6 +232,7 @@ func testLayout(root string) Layout {
 		Rootless: true, Config: filepath.Join(root, "etc/quay"), Data: filepath.Join(root, "var/lib/quay"), Quadlets: filepath.Join(root, "etc/containers/systemd/quay"),
 		Units: filepath.Join(root, "etc/systemd/system"), Wants: filepath.Join(root, "etc/systemd/system/multi-user.target.wants"),
 		Binary: filepath.Join(root, "usr/local/bin/quayctl"), Runtime: filepath.Join(root, "run"),
+		Trust: filepath.Join(root, "etc/containers/certs.d"),
 	}
 }
 

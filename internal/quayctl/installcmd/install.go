@@ -477,7 +477,7 @@ func (o *options) tell(r *appliance.Result, took time.Duration) error {
 		fmt.Fprintf(w, "  password   as it was set; `quayctl user reset-password %s` sets another\n", r.User)
 	}
 	if r.CAFile != "" {
-		fmt.Fprintf(w, "  CA         %s (clients must trust it)\n", r.CAFile)
+		fmt.Fprintf(w, "  CA         %s (trusted on this machine; other machines need it too)\n", r.CAFile)
 	}
 	fmt.Fprintf(w, "  data       %s\n  settings   %s\n\n", r.DataDir, r.ConfigDir)
 	server := appliance.ServerHostname(r.Hostname, r.Port)
