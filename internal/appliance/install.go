@@ -134,12 +134,12 @@ type Result struct {
 	Hostname     string                `json:"hostname"`
 	Port         int                   `json:"port"`
 	User         string                `json:"user"`
-	PasswordFile string                `json:"passwordFile"`
-	CAFile       string                `json:"caFile,omitempty"` // empty when the certificate was given
+	PasswordFile string                `json:"password_file"`
+	CAFile       string                `json:"ca_file,omitempty"` // empty when the certificate was given
 	Version      string                `json:"version"`
 	Profile      string                `json:"profile"`
-	DataDir      string                `json:"dataDir"`
-	ConfigDir    string                `json:"configDir"`
+	DataDir      string                `json:"data_dir"`
+	ConfigDir    string                `json:"config_dir"`
 	Images       map[string]ImageState `json:"images"`
 	Resumed      bool                  `json:"resumed"`  // an interrupted installation was finished
 	Attached     bool                  `json:"attached"` // kept data were taken over

@@ -21,14 +21,14 @@ type Event string
 
 // The events. A record is on disk before what it announces is done, and "done", "image" and "end" only after it is.
 const (
-	Begin   Event = "begin"   // an operation begins or is taken up again
-	Enter   Event = "step"    // a step begins
-	Done    Event = "done"    // a step has ended well
-	Create  Event = "create"  // a resource will be made that was not there
-	Loaded  Event = "image"   // an image lies in Podman's store, synced
-	Failed  Event = "failed"  // the operation ended with an error; it can be taken up
-	End     Event = "end"     // the operation ended well
-	Removed Event = "removed" // a resource is gone
+	Begin   Event = "operation" // an operation begins or is taken up again
+	Enter   Event = "begin"     // a step begins
+	Done    Event = "done"      // a step has ended well
+	Create  Event = "create"    // a resource will be made that was not there
+	Loaded  Event = "image"     // an image lies in Podman's store, synced
+	Failed  Event = "failed"    // the operation ended with an error; it can be taken up
+	End     Event = "end"       // the operation ended well
+	Removed Event = "removed"   // a resource is gone
 )
 
 // Record is one line of journal.jsonl.

@@ -24,12 +24,12 @@ type Timing struct {
 	Took  time.Duration
 }
 
-// MarshalJSON gives {"step", "start", "took"} with times in seconds.
+// MarshalJSON gives {"name", "start", "seconds"} with times in seconds.
 func (t Timing) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {
-		Step  string  `json:"step"`
-		Start float64 `json:"start"`
-		Took  float64 `json:"took"`
+		Name    string  `json:"name"`
+		Start   float64 `json:"start"` // since the command began
+		Seconds float64 `json:"seconds"`
 	}{t.Step, t.Start.Round(time.Millisecond).Seconds(), t.Took.Round(time.Millisecond).Seconds()})
 }
 
