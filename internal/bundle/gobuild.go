@@ -16,7 +16,8 @@ const buildTags = "remote,containers_image_openpgp,exclude_graphdriver_btrfs,exc
 // goBuild builds the Go package pkg of the module in source into the file out, so that the same source gives the
 // same bytes anywhere: no paths, no repository state, no C.
 func goBuild(ctx context.Context, source, pkg, arch, version, commit, key, out string) error {
-	flags := []string{"-s", "-w", "-X main.version=" + version, "-X main.commit=" + commit}
+	// quayctl and the daemons keep the version in different places; a name that a program does not have is ignored.
+	flags := []string{"-s", "-w", "-X main.version=" + version, "-X main.commit=" + commit, "-X github.com/quayctl/quayctl/internal/service.version=" + version}
 	if key != "" {
 		flags = append(flags, "-X github.com/quayctl/quayctl/internal/bundle.publicKey="+key)
 	}
