@@ -48,7 +48,7 @@ type Source interface {
 	ExtractBinary(w io.Writer) error
 }
 
-// Install is one run of an installation. All fields but Progress are required.
+// Install is one run of an installation. All fields are required but those that say otherwise.
 type Install struct {
 	Layout     Layout
 	Request    Request
@@ -62,6 +62,8 @@ type Install struct {
 	Host       Host
 	Database   Database
 	FrontDoor  FrontDoor
+	// Absent is what Absent told before anything was run; nil will do.
+	Absent []string
 	// Progress counts bytes of images that have been handed to Podman; it may be nil.
 	Progress func(component string, n int)
 
@@ -223,6 +225,13 @@ const (
 
 func (i *Install) directories(ctx context.Context) error {
 	l := i.Layout
+	for _, d := range i.Absent {
+		if d != l.Config && exists(d) {
+			if err := i.Journal.Creating(Resource{Kind: Dir, Name: d}); err != nil {
+				return err
+			}
+		}
+	}
 	if err := i.mkdir(l.Config, 0o700, Resource{Kind: Dir, Keep: true}); err != nil {
 		return err
 	}

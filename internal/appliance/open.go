@@ -38,3 +38,17 @@ func OpenForInstall(l Layout, c clock.Clock) (*Journal, error) {
 	}
 	return j, nil
 }
+
+// Absent lists the directories of the layout, and those above them, that do not exist. It is asked for before Podman runs for
+// the first time: what Podman makes on the way is there because of the installation, and goes with it if it is empty then.
+func Absent(l Layout) ([]string, error) {
+	var all []string
+	for _, d := range []string{l.Config, filepath.Dir(l.Quadlets), l.Wants, l.Trust, filepath.Dir(l.Binary)} {
+		dirs, err := missing(d)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, dirs...)
+	}
+	return all, nil
+}

@@ -132,6 +132,10 @@ func run(ctx context.Context, o *options) error {
 	if err := refuseInstalled(layout); err != nil {
 		return err
 	}
+	absent, err := appliance.Absent(layout)
+	if err != nil {
+		return err
+	}
 	reporter := f.Progress()
 	defer reporter.Close()
 
@@ -159,7 +163,7 @@ func run(ctx context.Context, o *options) error {
 	}
 	defer journal.Close() //nolint:errcheck // every record is synced
 	install := &appliance.Install{
-		Layout: layout, Request: *request, Source: b, Profile: profile, Components: components, Journal: journal, Clock: f.Clock,
+		Layout: layout, Request: *request, Source: b, Profile: profile, Components: components, Journal: journal, Clock: f.Clock, Absent: absent,
 		Podman: host.NewPodman(layout.Rootless, layout.Runtime), Systemd: systemd, Host: &host.Machine{Rootless: layout.Rootless, UID: f.UID},
 		Database: &host.Database{Clock: f.Clock, Log: f.Log}, FrontDoor: host.FrontDoor{},
 	}
