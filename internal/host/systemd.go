@@ -27,7 +27,8 @@ func OpenSystemd(ctx context.Context, rootless bool) (*Systemd, error) {
 	if rootless {
 		open, remedy = dbus.NewUserConnectionContext, "sign in as this user (ssh or machinectl shell, not su or sudo), so that the user's systemd runs"
 	}
-	conn, err := open(ctx)
+	// The connection ends with the context it was opened with, and is needed to tidy up after an interruption.
+	conn, err := open(context.WithoutCancel(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("reach systemd: %w; %s", err, remedy)
 	}
