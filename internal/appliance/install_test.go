@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -64,46 +65,49 @@ func TestInstallInterrupted(t *testing.T) {
 		if records[n].Event == End {
 			continue
 		}
-		root, m := t.TempDir(), newMachine()
-		l := testLayout(root)
-		seen := 0
-		_, err := install(t, l, m, request, func(Record) error {
-			if seen++; seen == n+1 {
-				return errCut
+		t.Run(strconv.Itoa(n), func(t *testing.T) {
+			t.Parallel()
+			root, m := t.TempDir(), newMachine()
+			l := testLayout(root)
+			seen := 0
+			_, err := install(t, l, m, request, func(Record) error {
+				if seen++; seen == n+1 {
+					return errCut
+				}
+				return nil
+			})
+			if err == nil {
+				// Cut after the last step: there is nothing left that could have been interrupted.
+				if r := records[n]; r.Event != Done && r.Event != Removed {
+					t.Fatalf("record %d (%+v): the installation went on", n, r)
+				}
+				return
 			}
-			return nil
+			m.cut()
+			secret, hadSecret := os.ReadFile(l.ConfigFile())
+			ca, hadCA := os.ReadFile(l.CACert())
+			if _, err := install(t, l, m, request, nil); err != nil {
+				t.Fatalf("record %d (%s %s): run again: %v", n, records[n].Event, records[n].Step, err)
+			}
+			if diff := cmp.Diff(want, comparable(t, l)); diff != "" {
+				t.Errorf("record %d (%s %s): state (-uninterrupted +run again):\n%s", n, records[n].Event, records[n].Step, diff)
+			}
+			if diff := cmp.Diff(wantTree, tree(t, root)); diff != "" {
+				t.Errorf("record %d (%s %s): files:\n%s", n, records[n].Event, records[n].Step, diff)
+			}
+			if hadSecret == nil && string(read(t, l.ConfigFile())) != strings.TrimSpace(string(secret)) {
+				t.Errorf("record %d: the secrets were made anew", n)
+			}
+			if hadCA == nil && string(read(t, l.CACert())) != strings.TrimSpace(string(ca)) {
+				t.Errorf("record %d: the CA was made anew", n)
+			}
+			if err := uninstall(t, l, m, true); err != nil {
+				t.Fatal(err)
+			}
+			if left := tree(t, root); len(left) != 1 || len(m.images) != 0 || m.linger || len(m.active) != 0 {
+				t.Errorf("record %d: left after uninstall: %v, images %v, linger %v, units %v", n, left, m.images, m.linger, m.active)
+			}
 		})
-		if err == nil {
-			// Cut after the last step: there is nothing left that could have been interrupted.
-			if r := records[n]; r.Event != Done && r.Event != Removed {
-				t.Fatalf("record %d (%+v): the installation went on", n, r)
-			}
-			continue
-		}
-		m.cut()
-		secret, hadSecret := os.ReadFile(l.ConfigFile())
-		ca, hadCA := os.ReadFile(l.CACert())
-		if _, err := install(t, l, m, request, nil); err != nil {
-			t.Fatalf("record %d (%s %s): run again: %v", n, records[n].Event, records[n].Step, err)
-		}
-		if diff := cmp.Diff(want, comparable(t, l)); diff != "" {
-			t.Errorf("record %d (%s %s): state (-uninterrupted +run again):\n%s", n, records[n].Event, records[n].Step, diff)
-		}
-		if diff := cmp.Diff(wantTree, tree(t, root)); diff != "" {
-			t.Errorf("record %d (%s %s): files:\n%s", n, records[n].Event, records[n].Step, diff)
-		}
-		if hadSecret == nil && string(read(t, l.ConfigFile())) != strings.TrimSpace(string(secret)) {
-			t.Errorf("record %d: the secrets were made anew", n)
-		}
-		if hadCA == nil && string(read(t, l.CACert())) != strings.TrimSpace(string(ca)) {
-			t.Errorf("record %d: the CA was made anew", n)
-		}
-		if err := uninstall(t, l, m, true); err != nil {
-			t.Fatal(err)
-		}
-		if left := tree(t, root); len(left) != 1 || len(m.images) != 0 || m.linger || len(m.active) != 0 {
-			t.Errorf("record %d: left after uninstall: %v, images %v, linger %v, units %v", n, left, m.images, m.linger, m.active)
-		}
 	}
 }
 
