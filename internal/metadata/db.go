@@ -35,7 +35,8 @@ const (
 	connectTimeout   = 10 * time.Second
 	statementTimeout = 60 * time.Second
 	idleInTxTimeout  = 60 * time.Second
-	maxIdleTime      = time.Minute // an idle backend costs megabytes
+	maxIdleTime      = 30 * time.Second // an idle backend costs megabytes
+	idleCheckPeriod  = 10 * time.Second
 	maxLifetime      = time.Hour
 	// readerPause is how long reads go to the writer after the replica failed.
 	readerPause = 10 * time.Second
@@ -118,6 +119,7 @@ func newPool(ctx context.Context, addresses []Address, limit int, appName string
 	}
 	cfg.MaxConns = int32(min(limit, 1000))
 	cfg.MaxConnIdleTime = maxIdleTime
+	cfg.HealthCheckPeriod = idleCheckPeriod
 	cfg.MaxConnLifetime = maxLifetime
 	cfg.MaxConnLifetimeJitter = maxLifetime / 10
 	if len(servers) > 1 {
