@@ -9,20 +9,29 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/quayctl/quayctl/internal/clock"
 	"github.com/quayctl/quayctl/internal/config"
 	"github.com/quayctl/quayctl/internal/metadata"
 	"github.com/quayctl/quayctl/internal/metadata/users"
@@ -53,14 +62,18 @@ func main() {
 type stack struct {
 	dir, bin string
 	procs    []*process
+	ended    chan *process // those that ended, after start-up
 	info     Info
 }
 
 type process struct {
 	name string
 	cmd  *exec.Cmd
-	done chan struct{}
-	err  error
+	// args are those of a daemon, nil for PostgreSQL.
+	args  []string
+	began time.Time
+	done  chan struct{}
+	err   error
 }
 
 func run(ctx context.Context, existing, dir string) (err error) {
@@ -81,7 +94,7 @@ func run(ctx context.Context, existing, dir string) (err error) {
 	if err := os.MkdirAll(filepath.Join(dir, "run"), 0o755); err != nil {
 		return err
 	}
-	s := &stack{dir: dir, bin: filepath.Join(dir, "bin"), info: Info{PIDs: map[string]int{}}}
+	s := &stack{dir: dir, bin: filepath.Join(dir, "bin"), ended: make(chan *process, 8), info: Info{PIDs: map[string]int{}}}
 	defer func() { err = errors.Join(err, s.stop()) }()
 	fmt.Println("building the daemons")
 	if err := s.build(ctx); err != nil {
@@ -104,10 +117,7 @@ func run(ctx context.Context, existing, dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	storage, err := localStorage(cfg)
-	if err != nil {
-		return err
-	}
+	storage := localStorage(cfg)
 	if existing != "" && len(storage) > 0 {
 		_, s.info.Storage, _ = strings.Cut(storage[0], "=")
 	}
@@ -138,20 +148,38 @@ func run(ctx context.Context, existing, dir string) (err error) {
 	}
 	s.print()
 	for _, p := range s.procs {
-		go func() { <-p.done; s.ended(p) }()
+		s.watch(p)
 	}
-	select {
-	case <-ctx.Done():
-		fmt.Println("\nstopping")
-		return nil
-	case p := <-ended:
-		return fmt.Errorf("%s ended by itself: %v; its log is %s", p.name, p.err, filepath.Join(dir, p.name+".log"))
+	for {
+		select {
+		case <-ctx.Done():
+			fmt.Println("\nstopping")
+			return nil
+		case p := <-s.ended:
+			if err := s.again(ctx, p); err != nil {
+				return err
+			}
+		}
 	}
 }
 
-var ended = make(chan *process, 8)
+func (s *stack) watch(p *process) { go func() { <-p.done; s.ended <- p }() }
 
-func (s *stack) ended(p *process) { ended <- p }
+// again starts a daemon that ended by itself or was killed, as systemd does on a machine. PostgreSQL's data go with it, and a
+// daemon that does not live for a few seconds has a reason, so these end the stack.
+func (s *stack) again(ctx context.Context, p *process) error {
+	why := fmt.Errorf("%s ended by itself: %v; its log is %s", p.name, p.err, filepath.Join(s.dir, p.name+".log"))
+	if p.args == nil || time.Since(p.began) < 3*time.Second {
+		return why
+	}
+	fmt.Println(why, "- starting it again")
+	s.procs = slices.DeleteFunc(s.procs, func(q *process) bool { return q == p })
+	if err := s.start(ctx, p.name, p.args...); err != nil {
+		return err
+	}
+	s.watch(s.procs[len(s.procs)-1])
+	return s.write()
+}
 
 func alive(pid int) bool { return pid > 0 && syscall.Kill(pid, 0) == nil }
 
@@ -189,11 +217,26 @@ func (s *stack) fresh(ctx context.Context, edge string) error {
 			return err
 		}
 	}
-	text, err := config.New(config.Appliance{
-		ServerHostname: edge, Scheme: "http", DatabaseURI: dsn, StoragePath: s.info.Storage,
-		SecretKey: rand.Text(), DatabaseSecretKey: rand.Text(), SuperUser: "admin",
-	})
+	key := make([]byte, 32)
+	if _, err := rand.Read(key); err != nil {
+		return err
+	}
+	text, err := config.Appliance{
+		ServerHostname: edge, SecretKey: config.NewSecret(rand.Text()), DatabaseSecretKey: config.NewSecret(rand.Text()),
+		PageTokenKey: config.NewSecret(base64.URLEncoding.EncodeToString(key)), SuperUsers: []string{"admin"},
+	}.Render()
 	if err != nil {
+		return err
+	}
+	// The appliance's own settings, but for what lies elsewhere here.
+	var settings map[string]any
+	if err := yaml.Unmarshal(text, &settings); err != nil {
+		return err
+	}
+	settings["PREFERRED_URL_SCHEME"] = "http"
+	settings["DB_URI"] = dsn
+	settings["DISTRIBUTED_STORAGE_CONFIG"] = map[string]any{config.ApplianceLocation: []any{"LocalStorage", map[string]string{"storage_path": s.info.Storage}}}
+	if text, err = yaml.Marshal(settings); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(s.info.ConfigDir, "config.yaml"), text, 0o600)
@@ -209,7 +252,7 @@ func (s *stack) adopt(dir string) error {
 	if err != nil {
 		return fmt.Errorf("read STACK_CONFIG=%s: %w", dir, err)
 	}
-	s.info.ConfigDir, s.info.Database = dir, cfg.DatabaseURI()
+	s.info.ConfigDir, s.info.Database = dir, cfg.DBURI.Reveal()
 	return nil
 }
 
@@ -232,11 +275,35 @@ func (s *stack) postgres(ctx context.Context) (dsn string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("start PostgreSQL: %w; its log is %s", err, filepath.Join(s.dir, "postgresql.log"))
 	}
-	db, err := metadata.CreateDatabase(ctx, strings.TrimSpace(line), "quay_stack")
+	super, err := url.Parse(strings.TrimSpace(line))
+	if err != nil {
+		return "", fmt.Errorf("start PostgreSQL: %w", err)
+	}
+	conn, err := pgx.Connect(ctx, super.String())
+	if err != nil {
+		return "", fmt.Errorf("start PostgreSQL: %w", err)
+	}
+	defer conn.Close(ctx)
+	for _, sql := range []string{"create role quay login", "create database quay owner quay"} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return "", fmt.Errorf("%s: %w", sql, err)
+		}
+	}
+	// The process to name is the server, not the one that looks after it.
+	var data string
+	if err := conn.QueryRow(ctx, "show data_directory").Scan(&data); err != nil {
+		return "", err
+	}
+	pid, err := os.ReadFile(filepath.Join(data, "postmaster.pid"))
 	if err != nil {
 		return "", err
 	}
-	return db, nil
+	first, _, _ := strings.Cut(string(pid), "\n")
+	if s.info.PIDs["postgresql"], err = strconv.Atoi(first); err != nil {
+		return "", fmt.Errorf("read postmaster.pid: %w", err)
+	}
+	super.User, super.Path = url.User("quay"), "/quay"
+	return super.String(), nil
 }
 
 func (s *stack) migrate(ctx context.Context) error {
@@ -252,8 +319,23 @@ func (s *stack) user(ctx context.Context, cfg *config.Config) error {
 	if err := os.WriteFile(file, []byte(password+"\n"), 0o600); err != nil {
 		return err
 	}
-	if err := users.CreateAt(ctx, cfg.DatabaseURI(), name, name+"@localhost.localdomain", password); err != nil {
+	hash, err := users.HashPassword(password)
+	if err != nil {
 		return err
+	}
+	o := metadata.FromConfig(cfg)
+	o.AppName, o.Clock, o.Logger = "quay-stack", clock.Real{}, slog.New(slog.NewTextHandler(os.Stderr, nil))
+	db, err := metadata.Open(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	err = db.Tx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		_, err := users.Create(ctx, tx, users.New{Username: name, Email: name + "@localhost.localdomain", PasswordHash: hash, Verified: true, Now: time.Now()})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("create user %s: %w", name, err)
 	}
 	s.info.User, s.info.PasswordFile = &name, &file
 	return nil
@@ -266,6 +348,7 @@ func (s *stack) start(ctx context.Context, name string, args ...string) error {
 		return err
 	}
 	p := s.procs[len(s.procs)-1]
+	p.args = args
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", s.sock(name+"-admin"))
 	}}}
@@ -305,7 +388,7 @@ func tail(file string) string {
 }
 
 func (s *stack) spawn(name string, cmd *exec.Cmd) error {
-	log, err := os.Create(filepath.Join(s.dir, name+".log"))
+	log, err := os.OpenFile(filepath.Join(s.dir, name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
@@ -319,7 +402,7 @@ func (s *stack) spawn(name string, cmd *exec.Cmd) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
-	p := &process{name: name, cmd: cmd, done: make(chan struct{})}
+	p := &process{name: name, cmd: cmd, began: time.Now(), done: make(chan struct{})}
 	go func() { p.err = cmd.Wait(); close(p.done) }()
 	s.procs = append(s.procs, p)
 	s.info.PIDs[name] = cmd.Process.Pid
@@ -368,10 +451,12 @@ func (s *stack) print() {
 }
 
 // localStorage lists the local locations of a config as LOCATION=DIR.
-func localStorage(cfg *config.Config) ([]string, error) {
+func localStorage(cfg *config.Config) []string {
 	var out []string
-	for _, l := range cfg.LocalStorage() {
-		out = append(out, l.Name+"="+l.Path)
+	for _, l := range cfg.Storage {
+		if dir := l.Parameters.Text("storage_path"); l.Driver == "LocalStorage" && dir != "" {
+			out = append(out, l.Name+"="+dir)
+		}
 	}
-	return out, nil
+	return out
 }
