@@ -67,13 +67,21 @@ var relevant = []string{
 const settle = 3 * time.Second
 
 // Replay runs a scenario against a server in the start state and returns how it differs; an error means it could not be run.
-func Replay(ctx context.Context, s *Scenario, server Server) ([]Difference, error) {
+func Replay(ctx context.Context, s *Scenario, server Server) (_ []Difference, err error) {
 	r := &replay{s: s, server: server, b: newBindings(), vars: map[string]string{}, client: &http.Client{
 		Transport:     &http.Transport{DisableCompression: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Timeout:       60 * time.Second,
 	}}
 	defer r.client.CloseIdleConnections()
+	if s.Upstream != nil {
+		u, err := startUpstream(s.Upstream)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, u.stop()) }()
+		r.upstream = u
+	}
 	r.b.now = time.Now()
 	began := time.Now()
 	for i, step := range s.Setup {
@@ -91,6 +99,9 @@ func Replay(ctx context.Context, s *Scenario, server Server) ([]Difference, erro
 		}
 	}
 	r.b.steps[0] = [2]time.Time{began, time.Now()}
+	if r.upstream != nil {
+		r.upstream.requests() // those of the setup were not recorded
+	}
 	if _, err := server.Changes(ctx); err != nil {
 		return nil, err
 	}
@@ -115,6 +126,7 @@ func Replay(ctx context.Context, s *Scenario, server Server) ([]Difference, erro
 			r.differ(n, "capture", "%v", err)
 			return r.found, nil
 		}
+		r.compareUpstream(n, step.UpstreamRequests)
 		if err := r.database(ctx, n, step); err != nil {
 			return nil, err
 		}
@@ -132,6 +144,8 @@ type replay struct {
 	vars   map[string]string
 	client *http.Client
 	found  []Difference
+
+	upstream *upstream // nil when the scenario has none
 }
 
 type answer struct {
@@ -163,6 +177,8 @@ func (r *replay) do(ctx context.Context, s Step) (*answer, error) {
 		}
 	case s.DeleteObject != "":
 		return nil, r.server.DeleteObject(s.DeleteObject)
+	case s.UpstreamSet != nil || s.UpstreamDown:
+		return nil, r.steer(s)
 	}
 	return nil, errors.New("a step of a kind that is not replayed")
 }

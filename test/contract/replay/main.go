@@ -71,6 +71,7 @@ type run struct {
 	local          *contract.Local
 	verbose        bool
 	deliberate     map[string]Deliberate
+	upstream       sync.Mutex // held by a scenario whose upstream has the one address that the recordings know
 	mu             sync.Mutex
 	passed, failed int
 	perFile        map[string][2]int
@@ -200,6 +201,10 @@ func judge(d Deliberate, found []contract.Difference) (complaints []string) {
 }
 
 func (r *run) replay(ctx context.Context, s *contract.Scenario) (found []contract.Difference, log string, err error) {
+	if s.Upstream != nil {
+		r.upstream.Lock()
+		defer r.upstream.Unlock()
+	}
 	srv, err := r.local.Start(ctx, s)
 	if err != nil {
 		return nil, "", err
