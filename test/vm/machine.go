@@ -97,6 +97,13 @@ func Boot(t testing.TB, o Options) *Machine {
 	return m
 }
 
+// For is the machine as a test within the one that booted it uses it: what fails, fails there.
+func (m *Machine) For(t testing.TB) *Machine {
+	c := *m
+	c.t = t
+	return &c
+}
+
 func deadline(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	t.Cleanup(cancel)
@@ -136,7 +143,7 @@ func (m *Machine) Exec(user, command string, stdin io.Reader) Result {
 	return m.ExecContext(deadline(m.t), user, command, stdin)
 }
 
-// ExecContext is Exec bounded by ctx: when ctx ends, the command's systemd unit goes with its caller.
+// ExecContext is Exec bounded by ctx. When ctx ends only the waiting does: the command is a unit of the machine and goes on.
 func (m *Machine) ExecContext(ctx context.Context, user, command string, stdin io.Reader) Result {
 	m.t.Helper()
 	cmd := exec.CommandContext(ctx, filepath.Join(scripts(), "enter"), m.Name+":"+user, command)
@@ -210,6 +217,14 @@ func (m *Machine) initPID() int {
 func (m *Machine) Disk(path, size string) {
 	m.t.Helper()
 	if _, err := script(deadline(m.t), m.env, nil, "disk", m.Name, path, size); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// Undisk takes the disk on path away again.
+func (m *Machine) Undisk(path string) {
+	m.t.Helper()
+	if _, err := script(deadline(m.t), m.env, nil, "disk", m.Name, path); err != nil {
 		m.t.Fatal(err)
 	}
 }
