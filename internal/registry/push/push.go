@@ -42,6 +42,7 @@ type Settings struct {
 	NotificationQueue      string        // NOTIFICATION_QUEUE_NAME
 	ServerHostname         string        // SERVER_HOSTNAME
 	URLScheme              string        // PREFERRED_URL_SCHEME
+	Silent                 bool          // tag pushes queue nothing: /v1 tells of all its tags at the end of a push
 }
 
 // Pusher is safe for concurrent use. It must not be copied.

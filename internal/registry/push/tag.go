@@ -181,6 +181,9 @@ func madeImmutable(tag string, policies []string) bool {
 
 // queue adds what others are to do after a tag push: notifications, and copies of the blobs.
 func (w *write) queue(ctx context.Context, q *sqlc.Queries, tag, performer string, notifications []string) error {
+	if w.p.Settings.Silent {
+		return nil
+	}
 	items := sqlc.QueueItemsParams{Now: w.p.Clock.Now()}
 	add := func(name, body string) {
 		items.Names = append(items.Names, name)
@@ -191,18 +194,17 @@ func (w *write) queue(ctx context.Context, q *sqlc.Queries, tag, performer strin
 		for _, digest := range w.m.LocalBlobs() {
 			for _, blob := range w.blobs {
 				if blob.Digest == digest {
-					add(w.p.Settings.ReplicationQueue+"/"+blob.UUID+"/",
-						fmt.Sprintf(`{"namespace_user_id": %d, "storage_id": "%s"}`, w.repo.NamespaceID, blob.UUID))
+					add(w.p.Settings.ReplicationQueue+"/"+blob.UUID+"/", w.p.replication(w.repo, blob.UUID))
 				}
 			}
 		}
 	}
 	for _, id := range notifications {
-		body, err := w.notification(id, tag, performer)
+		body, err := w.p.notification(w.repo, id, []string{tag}, performer)
 		if err != nil {
 			return err
 		}
-		add(w.p.Settings.NotificationQueue+"/"+w.repo.Namespace+"/"+w.repo.Name+"/repo_push/", body)
+		add(w.p.notificationQueue(w.repo), body)
 	}
 	if len(items.Names) == 0 {
 		return nil
@@ -213,8 +215,8 @@ func (w *write) queue(ctx context.Context, q *sqlc.Queries, tag, performer strin
 	return nil
 }
 
-func (w *write) notification(id, tag, performer string) (string, error) {
-	name := w.repo.Namespace + "/" + w.repo.Name
+func (p *Pusher) notification(repo Repository, id string, tags []string, performer string) (string, error) {
+	name := repo.Namespace + "/" + repo.Name
 	body, err := pyjson.Spaced(struct {
 		UUID  string `json:"notification_uuid"`
 		Event struct {
@@ -233,8 +235,8 @@ func (w *write) notification(id, tag, performer string) (string, error) {
 		DockerURL   string   `json:"docker_url"`
 		Homepage    string   `json:"homepage"`
 		UpdatedTags []string `json:"updated_tags"`
-	}{name, w.repo.Namespace, w.repo.Name, w.p.Settings.ServerHostname + "/" + name,
-		w.p.Settings.URLScheme + "://" + w.p.Settings.ServerHostname + "/repository/" + name, []string{tag}},
+	}{name, repo.Namespace, repo.Name, p.Settings.ServerHostname + "/" + name,
+		p.Settings.URLScheme + "://" + p.Settings.ServerHostname + "/repository/" + name, tags},
 		Performer: json.RawMessage(performer)})
 	if err != nil {
 		return "", fmt.Errorf("word notification: %w", err)

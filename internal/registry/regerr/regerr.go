@@ -271,6 +271,28 @@ type Redirect struct{ URL string }
 // Error implements error.
 func (r *Redirect) Error() string { return "redirect to " + r.URL }
 
+// Page is the framework's own page of a status; /v1 answers with it here and there. An empty Text means the status's default.
+type Page struct {
+	Status int
+	Text   string
+}
+
+// Error implements error.
+func (p *Page) Error() string { return fmt.Sprintf("page %d: %s", p.Status, p.text()) }
+
+func (p *Page) text() string {
+	if p.Text != "" {
+		return p.Text
+	}
+	switch p.Status {
+	case http.StatusBadRequest:
+		return "The browser (or proxy) sent a request that this server could not understand."
+	case http.StatusForbidden:
+		return "You don't have the permission to access the requested resource. It is either read-protected or not readable by the server."
+	}
+	return http.StatusText(p.Status)
+}
+
 // Surface is what an answer needs to know of its request beyond the error: filled as the request
 // pipeline learns it. One request, one goroutine.
 type Surface struct {
@@ -303,10 +325,13 @@ func Status(err error) int {
 		m *Model
 		r *Redirect
 		b *Bare
+		p *Page
 	)
 	switch {
 	case errors.As(err, &e):
 		return e.Status
+	case errors.As(err, &p):
+		return p.Status
 	case errors.As(err, &b):
 		return b.Status
 	case errors.As(err, &a):
@@ -336,10 +361,14 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 		m   *Model
 		red *Redirect
 		b   *Bare
+		p   *Page
 	)
 	switch {
 	case errors.As(err, &e):
 		writeError(w, r, s, e)
+	case errors.As(err, &p):
+		title := http.StatusText(p.Status)
+		send(w, r, p.Status, htmlType, page(strconv.Itoa(p.Status)+" "+title, title, pageText.Replace(p.text())))
 	case errors.As(err, &b):
 		for k, v := range b.Header {
 			w.Header()[k] = v
@@ -431,6 +460,9 @@ func cors(w http.ResponseWriter, s *Surface) {
 	h["Access-Control-Allow-Headers"] = []string{"Authorization", "Content-Type"}
 	h.Set("Access-Control-Max-Age", "21600")
 }
+
+// pageText escapes text for a page the way the framework does.
+var pageText = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "'", "&#39;", `"`, "&#34;")
 
 func page(title, heading, text string) string {
 	return "<!doctype html>\n<html lang=en>\n<title>" + title + "</title>\n<h1>" + heading + "</h1>\n<p>" + text + "</p>\n"

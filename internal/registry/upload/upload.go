@@ -151,11 +151,14 @@ func (u *Uploads) Append(ctx context.Context, id string, c Chunk) (Upload, error
 	return result, err
 }
 
-// Finish takes the last chunk, which may be empty, and makes the upload a blob: durable, and shown in its
+// Finish takes the last chunk, which may be empty or, without a Body, none at all, and makes the upload a blob: durable, and shown in its
 // repository. On any error the upload is gone; result is then its state before that.
 func (u *Uploads) Finish(ctx context.Context, id string, c Chunk, digest string) (result Upload, err error) {
 	err = u.with(ctx, id, func(row *row) error {
-		err := u.append(ctx, row, c)
+		var err error
+		if c.Body != nil {
+			err = u.append(ctx, row, c)
+		}
 		if err == nil {
 			err = u.commit(ctx, row, digest)
 		}
