@@ -86,5 +86,9 @@ SET byte_count = @byte_count, sha_state = @sha_state, storage_metadata = @storag
     uncompressed_byte_count = sqlc.narg(uncompressed_byte_count)
 WHERE id = @id AND byte_count = @was_byte_count AND chunk_count = @was_chunk_count;
 
+-- name: ReceivedBytes :one
+-- What the unfinished uploads of a repository have received.
+SELECT COALESCE(sum(byte_count), 0)::bigint FROM blobupload WHERE repository_id = @repository_id;
+
 -- name: DeleteBlobUpload :execrows
 DELETE FROM blobupload WHERE id = @id;

@@ -300,3 +300,15 @@ func (q *Queries) LinkBlob(ctx context.Context, arg LinkBlobParams) (int64, erro
 	}
 	return result.RowsAffected(), nil
 }
+
+const receivedBytes = `-- name: ReceivedBytes :one
+SELECT COALESCE(sum(byte_count), 0)::bigint FROM blobupload WHERE repository_id = $1
+`
+
+// What the unfinished uploads of a repository have received.
+func (q *Queries) ReceivedBytes(ctx context.Context, repositoryID int64) (int64, error) {
+	row := q.db.QueryRow(ctx, receivedBytes, repositoryID)
+	var column_1 int64
+	err := row.Scan(&column_1)
+	return column_1, err
+}

@@ -21,9 +21,25 @@ func (w *write) addQuota(ctx context.Context, q *sqlc.Queries) error {
 	return nil
 }
 
-// overQuota tells whether the namespace's use, this push included, reaches a limit that rejects, and tells the namespace
-// when it reaches any.
-func (p *Pusher) overQuota(ctx context.Context, q *sqlc.Queries, repo Repository) (bool, error) {
+// OverQuota tells whether a namespace may take no further blobs: its use reaches a limit that rejects. With inFlight, what
+// the repository's unfinished uploads have received counts too. It tells the namespace when it reaches any limit.
+func (p *Pusher) OverQuota(ctx context.Context, repo Repository, inFlight bool) (bool, error) {
+	if !p.Settings.Quota || !p.Settings.VerifyQuota {
+		return false, nil
+	}
+	q, received := p.DB.Write(ctx), int64(0)
+	if inFlight {
+		var err error
+		if received, err = q.ReceivedBytes(ctx, repo.ID); err != nil {
+			return false, fmt.Errorf("sum up uploads to %s/%s: %w", repo.Namespace, repo.Name, err)
+		}
+	}
+	return p.overQuota(ctx, q, repo, received)
+}
+
+// overQuota tells whether the namespace's use, this push included, and further bytes reach a limit that rejects, and tells
+// the namespace when they reach any.
+func (p *Pusher) overQuota(ctx context.Context, q *sqlc.Queries, repo Repository, further int64) (bool, error) {
 	if !p.Settings.Quota || !p.Settings.VerifyQuota {
 		return false, nil
 	}
@@ -43,7 +59,7 @@ func (p *Pusher) overQuota(ctx context.Context, q *sqlc.Queries, repo Repository
 			limit, percent, kind = *row.LimitBytes, *row.PercentOfLimit, *row.Severity
 		}
 		// limit*percent does not overflow: limits are far below 2^56 bytes.
-		if threshold := limit * percent / 100; row.Used >= threshold && (threshold > highest || threshold == highest && kind == "Reject") {
+		if threshold := limit * percent / 100; row.Used+further >= threshold && (threshold > highest || threshold == highest && kind == "Reject") {
 			severity, highest = kind, threshold
 		}
 	}

@@ -205,3 +205,29 @@ func TestParallelPushes(t *testing.T) {
 		t.Errorf("%d bytes come back, want %d", len(got.body), len(content))
 	}
 }
+
+// A namespace that is over its quota takes no upload, and those that have begun end.
+func TestUploadsOverQuota(t *testing.T) {
+	r := openRegistry(t, func(c *config.Config) { c.Features.QuotaManagement, c.DefaultSystemRejectQuota = true, 15 })
+	used := func(bytes int) {
+		t.Helper()
+		r.exec(`INSERT INTO quotanamespacesize (namespace_user_id, size_bytes, backfill_start_ms, backfill_complete)
+			SELECT id, $1, 0, TRUE FROM "user" WHERE username = 'devtable' ON CONFLICT (namespace_user_id) DO UPDATE SET size_bytes = $1`, bytes)
+	}
+	used(10)
+	patched, put := r.begin(), r.begin()
+	r.want(r.do(http.MethodPatch, put, "12345"), http.StatusAccepted)
+	// 10 bytes in use and 5 in flight.
+	r.want(r.do(http.MethodPatch, patched, "6"), http.StatusForbidden)
+	r.want(r.do(http.MethodPatch, patched, "6"), http.StatusNotFound)
+	r.want(r.do(http.MethodPut, put+"?digest="+digestOf("12345"), ""), http.StatusForbidden)
+	r.want(r.do(http.MethodGet, put, ""), http.StatusNotFound)
+	// What is in flight does not keep others from beginning, what is stored does.
+	r.want(r.do(http.MethodDelete, r.begin(), ""), http.StatusNoContent)
+	used(15)
+	got := r.do(http.MethodPost, uploadsPath, "")
+	r.want(got, http.StatusForbidden)
+	if !strings.Contains(got.body, `"code":"DENIED"`) {
+		t.Errorf("refused with %s", got.body)
+	}
+}

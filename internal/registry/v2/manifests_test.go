@@ -42,6 +42,7 @@ type registry struct {
 	token  string
 	config *config.Config
 	conn   func(sql string, args ...any) string // the first column of the first row
+	exec   func(sql string, args ...any)
 }
 
 func openRegistry(t *testing.T, change func(*config.Config)) *registry {
@@ -93,6 +94,13 @@ func openRegistry(t *testing.T, change func(*config.Config)) *registry {
 		defer mu.Unlock()
 		check(super.QueryRow(ctx, "SELECT ("+sql+")::text", args...).Scan(&text))
 		return text
+	}
+	r.exec = func(sql string, args ...any) {
+		t.Helper()
+		mu.Lock()
+		defer mu.Unlock()
+		_, err := super.Exec(ctx, sql, args...)
+		check(err)
 	}
 	audience := cfg.ServerHostname
 	r.token, err = registryjwt.Mint(key, service, &audience, time.Now(), auth.Identity{Kind: auth.User, Username: "devtable",

@@ -13,6 +13,8 @@ import (
 	"github.com/quayctl/quayctl/internal/auth"
 	"github.com/quayctl/quayctl/internal/locks"
 	"github.com/quayctl/quayctl/internal/metadata"
+	"github.com/quayctl/quayctl/internal/registry/directory"
+	"github.com/quayctl/quayctl/internal/registry/push"
 	"github.com/quayctl/quayctl/internal/registry/regerr"
 	"github.com/quayctl/quayctl/internal/registry/upload"
 	"github.com/quayctl/quayctl/internal/storage"
@@ -21,15 +23,19 @@ import (
 // uploads are the handlers of uploads.
 type uploads struct {
 	*upload.Uploads
+	quotas *push.Pusher
 }
 
 // BlobRoutes are the routes of blobs and uploads. The locks are those under which blobs are collected.
 func BlobRoutes(d Deps, l locks.Locker) []Route {
-	u := &uploads{&upload.Uploads{
-		DB: d.DB, Storage: d.Storage, Locks: l, Clock: d.Clock, Log: d.Log,
-		MaxSize: d.Config.MaximumLayerSize.Bytes(),
-		LinkFor: time.Duration(d.Config.PushTempTagExpirationSec) * time.Second,
-	}}
+	u := &uploads{
+		Uploads: &upload.Uploads{
+			DB: d.DB, Storage: d.Storage, Locks: l, Clock: d.Clock, Log: d.Log,
+			MaxSize: d.Config.MaximumLayerSize.Bytes(),
+			LinkFor: time.Duration(d.Config.PushTempTagExpirationSec) * time.Second,
+		},
+		quotas: &push.Pusher{DB: d.DB, Storage: d.Storage, Clock: d.Clock, Settings: pushSettings(d.Config)},
+	}
 	return append(readBlobRoutes(),
 		Route{Name: "v2.start_blob_upload", Method: http.MethodPost, Shape: ShapeUploads, Need: auth.Write, Scope: "pull,push", Handle: u.start},
 		Route{Name: "v2.fetch_existing_upload", Method: http.MethodGet, Shape: ShapeUpload, Need: auth.Write, Scope: "pull,push", Handle: u.status},
@@ -46,6 +52,11 @@ func (u *uploads) start(h *Handler, w http.ResponseWriter, r *http.Request, q *R
 	repo, err := q.MustRepository(ctx)
 	if err != nil {
 		return err
+	}
+	if over, err := u.quotas.OverQuota(ctx, pushTarget(repo), false); err != nil {
+		return err
+	} else if over {
+		return regerr.QuotaExceeded()
 	}
 	query := r.URL.Query()
 	if digest := query.Get("mount"); digest != "" {
@@ -113,10 +124,14 @@ func (u *uploads) status(h *Handler, w http.ResponseWriter, r *http.Request, q *
 // patch takes a chunk.
 func (u *uploads) patch(h *Handler, w http.ResponseWriter, r *http.Request, q *Request) error {
 	ctx := r.Context()
-	if _, err := q.MustRepository(ctx); err != nil {
+	repo, err := q.MustRepository(ctx)
+	if err != nil {
 		return err
 	}
 	if _, err := u.Find(ctx, q.UploadID); err != nil {
+		return u.explain(h, w, r, q, upload.Upload{}, err)
+	}
+	if err := u.checkQuota(ctx, repo, q.UploadID); err != nil {
 		return u.explain(h, w, r, q, upload.Upload{}, err)
 	}
 	c, err := chunk(r)
@@ -139,10 +154,26 @@ func (u *uploads) put(h *Handler, w http.ResponseWriter, r *http.Request, q *Req
 	if !query.Has("digest") {
 		return regerr.BlobUploadInvalid().WithDetail(map[string]any{"reason": "Missing digest arg on monolithic upload"})
 	}
-	if _, err := q.MustRepository(r.Context()); err != nil {
+	repo, err := q.MustRepository(r.Context())
+	if err != nil {
 		return err
 	}
+	if err := u.checkQuota(r.Context(), repo, q.UploadID); err != nil {
+		return u.explain(h, w, r, q, upload.Upload{}, err)
+	}
 	return u.finish(h, w, r, q, q.UploadID, query.Get("digest"))
+}
+
+// checkQuota ends an upload to a repository whose namespace may take no more.
+func (u *uploads) checkQuota(ctx context.Context, repo directory.Repository, id string) error {
+	over, err := u.quotas.OverQuota(ctx, pushTarget(repo), true)
+	if err != nil || !over {
+		return err
+	}
+	if err := u.Cancel(ctx, id); err != nil {
+		return err
+	}
+	return regerr.QuotaExceeded()
 }
 
 // finish makes an upload a blob, or ends it.
