@@ -235,6 +235,10 @@ func (i *Install) directories(ctx context.Context) error {
 	if err := i.mkdir(l.Config, 0o700, Resource{Kind: Dir, Keep: true}); err != nil {
 		return err
 	}
+	// What `user create` writes there goes with the settings.
+	if err := i.mkdir(l.Passwords(), 0o700, Resource{Kind: Tree, Keep: true}); err != nil {
+		return err
+	}
 	if err := i.creating(l.pointer(), true); err != nil {
 		return err
 	}

@@ -67,13 +67,14 @@ func (l Layout) CACert() string        { return filepath.Join(l.Config, "ca.crt"
 func (l Layout) CAKey() string         { return filepath.Join(l.Config, "ca.key") }
 func (l Layout) Cert() string          { return filepath.Join(l.Config, "ssl.cert") }
 func (l Layout) CertKey() string       { return filepath.Join(l.Config, "ssl.key") }
+func (l Layout) Passwords() string     { return filepath.Join(l.Config, "passwords") } // of further users
 func (l Layout) AdminPassword() string { return filepath.Join(l.Config, "admin-password") }
 
 // pointer tells where the data lie, for those who know only the settings' fixed place.
 func (l Layout) pointer() string { return filepath.Join(l.Config, "installation.json") }
 
 // Lock is the file whose lock whoever changes the installation holds. It lies outside of it, so that being refused
-// changes nothing, and a reboot removes it.
+// changes nothing. It is there only while the lock is held, or after its holder was killed until the next or a reboot.
 func (l Layout) Lock() string { return filepath.Join(l.Runtime, "quayctl.lock") }
 
 // Files and directories of the data.
@@ -122,7 +123,7 @@ func (l Layout) Validate() error {
 
 type pointerFile struct {
 	Schema  int    `json:"schema"`
-	DataDir string `json:"dataDir"`
+	DataDir string `json:"data_dir"`
 }
 
 // FindData gives the data directory of the installation whose settings lie in l.Config, and false if there is none.
@@ -136,7 +137,7 @@ func FindData(l Layout) (string, bool, error) {
 	}
 	var p pointerFile
 	if err := json.Unmarshal(b, &p); err != nil || p.Schema != 1 || !filepath.IsAbs(p.DataDir) {
-		return "", false, fmt.Errorf("find installation: %s is damaged; write {\"schema\":1,\"dataDir\":\"PATH OF THE DATA\"} into it", l.pointer())
+		return "", false, fmt.Errorf("find installation: %s is damaged; write {\"schema\":1,\"data_dir\":\"PATH OF THE DATA\"} into it", l.pointer())
 	}
 	return p.DataDir, true, nil
 }

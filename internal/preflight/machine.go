@@ -225,7 +225,12 @@ func checkLinger(_ context.Context, h *Host, _ *Target) finding {
 	}
 	_, err := h.LookPath("loginctl")
 	if err == nil && h.exists("/run/systemd/users") {
-		return good("off; logind runs", needed)
+		// logind lets users do this for themselves, but without polkit it asks nobody and lets only root.
+		if h.exists("/usr/share/dbus-1/system-services/org.freedesktop.PolicyKit1.service") {
+			return good("off; logind runs", needed)
+		}
+		return bad("off; no polkit", needed, "without polkit only root can turn on linger, and without linger the registry ends when "+h.User+" logs out, and does not start at boot",
+			"sudo loginctl enable-linger "+h.User)
 	}
 	return bad("off; no logind", needed, "without linger the registry ends when "+h.User+" logs out, and does not start at boot",
 		"sudo loginctl enable-linger "+h.User)

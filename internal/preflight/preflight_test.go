@@ -113,6 +113,7 @@ func newMachine(t *testing.T, uid int) *machine {
 	m.write("/proc/net/tcp", tcpHead)
 	m.write("/proc/1/comm", "systemd\n")
 	m.write("/etc/os-release", "ID=debian\n")
+	m.write("/usr/share/dbus-1/system-services/org.freedesktop.PolicyKit1.service", "")
 	m.write("/etc/subuid", "alice:100000:65536\n")
 	m.write("/etc/subgid", "alice:100000:65536\n")
 	for _, g := range []string{"system-generators/podman-system-generator", "user-generators/podman-user-generator"} {
@@ -308,6 +309,7 @@ func TestFindings(t *testing.T) {
 		{"id-map-tools/SUSE", 1000, func(m *machine) { delete(m.programs, "newuidmap"); m.write("/etc/os-release", "ID=sles") }, Failed, []string{"zypper install shadow"}},
 		{"linger/on", 1000, func(m *machine) { m.write("/var/lib/systemd/linger/alice", ""); m.remove("/run/systemd/users") }, OK, []string{"on"}},
 		{"linger/impossible", 1000, func(m *machine) { m.remove("/run/systemd/users") }, Failed, []string{"logs out", "loginctl enable-linger alice"}},
+		{"linger/no polkit", 1000, func(m *machine) { m.remove("/usr/share/dbus-1/system-services/org.freedesktop.PolicyKit1.service") }, Failed, []string{"without polkit", "sudo loginctl enable-linger alice"}},
 		{"existing-installation", 0, func(m *machine) { m.target.Installed = "/var/lib/quay/state.json" }, Failed, []string{"state.json", "quayctl uninstall"}},
 		{"existing-installation/upgrade", 0, func(m *machine) { m.target.Installed, m.target.Purpose = "/var/lib/quay/state.json", Upgrade }, Skipped, nil},
 		{"other-registry", 0, func(m *machine) { m.write("/etc/systemd/system/quay-app.service", "") }, Warning, []string{"mirror-registry", "/etc/systemd/system/quay-app.service"}},

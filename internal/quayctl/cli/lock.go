@@ -14,10 +14,9 @@ type Lock struct{ fl *flock.Flock }
 
 // AcquireLock takes the lock file at path without waiting and notes in it who holds it. The directory must exist.
 // If another process holds it the error is an *Error with ExitLocked that names that process. The kernel
-// releases the lock when the process ends, however it ends; the file stays.
+// releases the lock when the process ends, however it ends.
 func AcquireLock(path, verb string) (*Lock, error) {
-	fl := flock.New(path, flock.SetPermissions(0o600), flock.SetFlag(os.O_CREATE|os.O_RDWR))
-	ok, err := fl.TryLock()
+	fl, ok, err := tryLock(path)
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
@@ -35,8 +34,33 @@ func AcquireLock(path, verb string) (*Lock, error) {
 	return &Lock{fl}, nil
 }
 
-// Release gives the lock back.
+// tryLock locks the file that has the name path. Whoever held it before may have removed the file that was opened, and
+// then another process may hold a new one of that name.
+func tryLock(path string) (*flock.Flock, bool, error) {
+	for {
+		fl := flock.New(path, flock.SetPermissions(0o600), flock.SetFlag(os.O_CREATE|os.O_RDWR))
+		ok, err := fl.TryLock()
+		if err != nil || !ok {
+			return nil, false, err
+		}
+		locked, err := fl.Stat()
+		if err != nil {
+			return nil, false, errors.Join(err, fl.Unlock())
+		}
+		if named, err := os.Stat(path); err == nil && os.SameFile(locked, named) {
+			return fl, true, nil
+		}
+		if err := fl.Unlock(); err != nil {
+			return nil, false, err
+		}
+	}
+}
+
+// Release gives the lock back and removes its file.
 func (l *Lock) Release() error {
+	if err := os.Remove(l.fl.Path()); err != nil {
+		return errors.Join(fmt.Errorf("remove lock: %w", err), l.fl.Unlock())
+	}
 	if err := l.fl.Unlock(); err != nil {
 		return fmt.Errorf("unlock %s: %w", l.fl.Path(), err)
 	}
