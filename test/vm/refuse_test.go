@@ -132,6 +132,11 @@ var rootless = []refused{
 		undo: run("systemctl stop squatter"),
 	},
 	{
+		name: "no linger", code: exitPreflight, say: []string{"polkit", "logs out", "sudo loginctl enable-linger quay"},
+		prepare: run("mv /usr/share/dbus-1/system-services/org.freedesktop.PolicyKit1.service /root"),
+		undo:    run("mv /root/org.freedesktop.PolicyKit1.service /usr/share/dbus-1/system-services"),
+	},
+	{
 		name: "no session", code: exitPreflight, say: []string{"XDG_RUNTIME_DIR", "enable-linger"},
 		args: "version >/dev/null && env -u XDG_RUNTIME_DIR ./quayctl " + given,
 	},
