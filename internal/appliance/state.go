@@ -27,7 +27,7 @@ type State struct {
 	Slot       string            `json:"slot"`
 	Components []ComponentState  `json:"components"`
 	Units      map[string]string `json:"units"` // SHA-256 of each unit file as rendered
-	OwnCA      bool              `json:"ownCA"`
+	OwnCA      bool              `json:"own_ca"`
 	Inventory  []Resource        `json:"inventory"`
 }
 

@@ -37,7 +37,7 @@ type Manifest struct {
 	Commit       string       `json:"commit,omitempty"`
 	Requires     Requirements `json:"requires"`
 	Database     Database     `json:"database"`
-	UpgradesFrom []string     `json:"upgradesFrom"`
+	UpgradesFrom []string     `json:"upgrades_from"`
 	Images       []Image      `json:"images"`
 	Members      []Member     `json:"members"` // in the order of the tar
 	Packages     []Package    `json:"packages"`
@@ -63,7 +63,7 @@ type Image struct {
 	Digest    string `json:"digest"`    // of its manifest, sha256:…
 	ID        string `json:"id"`        // of its configuration, sha256:…, what Podman calls the image's ID
 	Size      int64  `json:"size"`      // bytes of its blobs in the bundle
-	DiskSize  int64  `json:"diskSize"`  // bytes when unpacked
+	DiskSize  int64  `json:"disk_size"` // bytes when unpacked
 }
 
 // Member is one file of the bundle.

@@ -3,11 +3,10 @@ package quayctl
 
 import (
 	"context"
-	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/quayctl/quayctl/internal/quayctl/bundlecmd"
@@ -103,42 +102,64 @@ on that user's own.`,
 }
 
 // Main runs quayctl with the process's arguments and returns its exit code.
-// The first interrupt or termination signal cancels the command's context, the second ends the process at once.
-func Main(v cli.Version) int {
+func Main(v cli.Version) int { return start(cli.System(v), os.Args[1:]) }
+
+// start runs quayctl as a process. The first interrupt or termination signal cancels the command's context, the
+// second ends the process at once.
+func start(f *cli.Factory, args []string) int {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
-	f := cli.System(v)
 	go func() {
 		<-signals
 		cancel(cli.ErrInterrupted)
 		<-signals
 		os.Exit(int(cli.ExitInterrupted))
 	}()
-	return int(Run(ctx, f, os.Args[1:]))
+	return int(Run(ctx, f, args))
 }
 
 // Run runs the command tree with args, reports an error if there is one, and returns the exit code.
 func Run(ctx context.Context, f *cli.Factory, args []string) cli.ExitCode {
 	root := NewRoot(f)
 	root.SetArgs(args)
+	// Cobra does not tell whether a help text could be written.
+	help := &output{Writer: f.IO.Out}
+	root.SetOut(help)
 	entered := false
 	markEntry(root, &entered)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
+		err = help.err
+	}
+	if err == nil {
 		return cli.ExitOK
 	}
 	e := cli.AsError(ctx, err)
-	if !entered && e.Code == cli.ExitFailure {
+	if !entered && help.err == nil && e.Code == cli.ExitFailure {
 		e = usageError(cmd, err)
 	}
 	if e.Code == cli.ExitUsage && e.Remedy == "" {
-		e.Remedy = "see `" + cmd.CommandPath() + " --help`"
+		e.Remedy = seeHelp(cmd)
 	}
 	e.Report(f.IO, outputFormat(cmd, args))
 	return e.Code
+}
+
+// output remembers the first error of writing to it.
+type output struct {
+	io.Writer
+	err error
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.Writer.Write(p)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
 }
 
 // markEntry makes every command note that it was entered: an error before that is one of usage.
@@ -170,61 +191,4 @@ func outputFormat(cmd *cobra.Command, args []string) cli.Format {
 		}
 	}
 	return cli.FormatTable
-}
-
-func unknownCommand(parent *cobra.Command, name string) error {
-	e := cli.Usagef("unknown command %q for %q", name, parent.CommandPath())
-	var names []string
-	for _, c := range parent.Commands() {
-		if c.IsAvailableCommand() || c.Name() == "help" {
-			names = append(names, c.Name())
-		}
-	}
-	if near := nearest(name, names); near != "" {
-		e.Remedy = "did you mean `" + parent.CommandPath() + " " + near + "`?"
-	} else {
-		e.Remedy = "see `" + parent.CommandPath() + " --help`"
-	}
-	return e
-}
-
-// group makes a command that holds others fail without one of them, and with an unknown one.
-func group(cmd *cobra.Command) {
-	if !cmd.HasSubCommands() {
-		return
-	}
-	cmd.Args = cobra.ArbitraryArgs
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			return unknownCommand(cmd, args[0])
-		}
-		if err := cmd.Help(); err != nil {
-			return err
-		}
-		var names []string
-		for _, c := range cmd.Commands() {
-			names = append(names, c.Name())
-		}
-		e := cli.Usagef("%q needs a command", cmd.CommandPath())
-		e.Remedy = "give one of " + strings.Join(names, ", ")
-		return e
-	}
-	for _, sub := range cmd.Commands() {
-		group(sub)
-	}
-}
-
-func usageError(cmd *cobra.Command, err error) *cli.Error {
-	e := &cli.Error{Code: cli.ExitUsage, Cause: err, Remedy: "see `" + cmd.CommandPath() + " --help`"}
-	var unknown interface{ GetSpecifiedName() string }
-	if errors.As(err, &unknown) {
-		var names []string
-		for _, fl := range allFlags(cmd) {
-			names = append(names, fl.Name)
-		}
-		if near := nearest(strings.TrimLeft(unknown.GetSpecifiedName(), "-"), names); near != "" {
-			e.Remedy = "did you mean --" + near + "?"
-		}
-	}
-	return e
 }

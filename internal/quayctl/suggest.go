@@ -11,7 +11,7 @@ import (
 // else the one with the smallest edit distance if that is small. Empty if there is none.
 func nearest(word string, names []string) string {
 	word = strings.ToLower(word)
-	best, bestDistance := "", max(2, len(word)/3)+1
+	best, bestDistance := "", max(1, len(word)/3)+1
 	for _, n := range names {
 		d := distance(word, n)
 		if len(word) > 1 && strings.HasPrefix(n, word) {

@@ -43,7 +43,7 @@ same bytes. The time in it is $SOURCE_DATE_EPOCH, or else that of the commit.
 Needs Go, git and, for PostgreSQL, mmdebstrap (apt-get install mmdebstrap). No container engine is needed.`,
 		Example: `  openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out sign.pem
   quayctl bundle create --version 1.0.0 --sign-key sign.pem --source . --file dist/quay.tar`,
-		Args: cobra.NoArgs,
+		Args: cli.Args(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd, o) },
 	}
 	fl := cmd.Flags()

@@ -30,7 +30,7 @@ func (f *Factory) Installation() (appliance.Layout, error) {
 		return l, err
 	}
 	if !found {
-		return l, NewError(ExitNotInstalled, "installation", fmt.Errorf("%s knows of none", l.Config),
+		return l, NewError(ExitNotInstalled, "installation", fmt.Errorf("there is none: %s knows of no data", l.Config),
 			"install first: quayctl install; or run as the user who did: root and every other user have installations of their own")
 	}
 	return f.Layout(data)

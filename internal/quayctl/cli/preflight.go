@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/quayctl/quayctl/internal/preflight"
@@ -12,12 +13,32 @@ import (
 
 // AddIgnorePreflightFlag gives cmd the flag --ignore-preflight, with completion.
 func AddIgnorePreflightFlag(cmd *cobra.Command, names *[]string) {
-	cmd.Flags().StringSliceVar(names, "ignore-preflight", nil, "go on in spite of what the preflight check `NAME` finds; may be given more than once")
+	cmd.Flags().Var((*waivers)(names), "ignore-preflight", "go on in spite of what the preflight check `NAME` finds; may be given more than once")
 	// The only error is that the flag does not exist or has a completion already: a programming error.
 	if err := cmd.RegisterFlagCompletionFunc("ignore-preflight", cobra.FixedCompletions(preflight.Names(), cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(err)
 	}
 }
+
+// waivers is a flag of names of preflight checks, one or several with commas between.
+type waivers []string
+
+// String is what help texts show as the default.
+func (w *waivers) String() string { return strings.Join(*w, ",") }
+
+// Set implements pflag.Value.
+func (w *waivers) Set(s string) error {
+	for _, name := range strings.Split(s, ",") {
+		if !slices.Contains(preflight.Names(), name) {
+			return fmt.Errorf("there are %s", strings.Join(preflight.Names(), ", "))
+		}
+		*w = append(*w, name)
+	}
+	return nil
+}
+
+// Type implements pflag.Value.
+func (w *waivers) Type() string { return "names" }
 
 // Host returns the machine for preflight checks.
 func (f *Factory) Host() *preflight.Host { return preflight.NewHost(f.UID, f.Getenv, f.Clock) }

@@ -2,6 +2,9 @@
 package completioncmd
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/quayctl/quayctl/internal/quayctl/cli"
 	"github.com/spf13/cobra"
 )
@@ -22,7 +25,17 @@ It belongs to this quayctl: write it again after an upgrade.`,
   quayctl completion fish > ~/.config/fish/completions/quayctl.fish
   quayctl completion powershell >> $PROFILE`,
 		ValidArgs: shells,
-		Args:      cobra.MatchAll(cli.Args("SHELL"), cobra.OnlyValidArgs),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if err := cli.Args("SHELL")(cmd, args); err != nil {
+				return err
+			}
+			if !slices.Contains(shells, args[0]) {
+				e := cli.Usagef("there is no completion for %q", args[0])
+				e.Remedy = "give one of " + strings.Join(shells, ", ")
+				return e
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			root, out := cmd.Root(), f.IO.Out
 			switch args[0] {

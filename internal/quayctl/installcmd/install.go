@@ -183,6 +183,9 @@ func run(ctx context.Context, o *options) error {
 // layout is where to install, and whether an interrupted installation is there.
 func (o *options) layout() (appliance.Layout, bool, error) {
 	f := o.factory
+	if o.dataDir != "" && (!filepath.IsAbs(o.dataDir) || filepath.Clean(o.dataDir) == "/") {
+		return appliance.Layout{}, false, cli.NewError(cli.ExitUsage, "--data-dir", fmt.Errorf("%q is no absolute path below /", o.dataDir), "give one such as /srv/quay")
+	}
 	l, err := f.Layout(o.dataDir)
 	if err != nil {
 		return l, false, err
@@ -284,6 +287,10 @@ func (o *options) request() (*appliance.Request, error) {
 	if r.Hostname == "" {
 		return nil, cli.NewError(cli.ExitUsage, "--hostname", errors.New("this machine has no host name"), "give the name that clients will use")
 	}
+	if err := cli.ValidHostname(r.Hostname); err != nil {
+		return nil, cli.NewError(cli.ExitUsage, "--hostname", fmt.Errorf("%q is no host name", o.hostname),
+			err.Error()+"; the port is given by --port")
+	}
 	if err := users.ValidateUsername(o.user); err != nil {
 		return nil, cli.NewError(cli.ExitUsage, "--init-user", err, "give another name")
 	}
@@ -304,7 +311,7 @@ func (o *options) request() (*appliance.Request, error) {
 	if o.config != "" {
 		b, err := os.ReadFile(o.config)
 		if err != nil {
-			return nil, cli.NewError(cli.ExitConfig, "--config", err, "")
+			return nil, cli.NewError(cli.ExitConfig, "--config", err, "give the path of a readable config.yaml")
 		}
 		if _, err := config.Parse(b); err != nil {
 			return nil, cli.NewError(cli.ExitConfig, o.config, err, "check it with `quayctl config validate "+o.config+"`")
@@ -342,7 +349,7 @@ func readProfile(name string) (*quadlet.Profile, error) {
 	}
 	p, err := quadlet.ParseProfile(name, b)
 	if err != nil {
-		return nil, cli.NewError(cli.ExitConfig, "--profile", err, "")
+		return nil, cli.NewError(cli.ExitConfig, "--profile", err, "correct the profile; see `quayctl help install` for the built-in ones")
 	}
 	return p, nil
 }

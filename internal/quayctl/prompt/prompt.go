@@ -7,10 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 
 	"charm.land/huh/v2"
@@ -37,11 +35,14 @@ func Install(ctx context.Context, io *iostreams.IOStreams, accessible bool, defa
 	if a.Port == 0 {
 		a.Port = 8443
 	}
+	if accessible {
+		return installPlain(ctx, io, a)
+	}
 	port, own, consent := strconv.Itoa(a.Port), a.CertFile == "", true
-	if err := run(ctx, io, accessible,
+	if err := run(ctx, io,
 		huh.NewGroup(
 			huh.NewInput().Title("Host name").Description("The name or address that clients will use (--hostname)").
-				Value(&a.Hostname).Validate(validHostname),
+				Value(&a.Hostname).Validate(cli.ValidHostname),
 			huh.NewInput().Title("Port").Description("HTTPS, TCP (--port)").Value(&port).Validate(validPort),
 			huh.NewInput().Title("Data directory").Description("Images and database (--data-dir)").Value(&a.DataDir).Validate(validDir),
 			huh.NewInput().Title("First user").Description("May do everything; the password is made up and left in a file (--init-user)").
@@ -54,7 +55,7 @@ func Install(ctx context.Context, io *iostreams.IOStreams, accessible bool, defa
 	}
 	if own {
 		a.CertFile, a.KeyFile = "", ""
-	} else if err := run(ctx, io, accessible, huh.NewGroup(
+	} else if err := run(ctx, io, huh.NewGroup(
 		huh.NewInput().Title("Certificate file").Description("PEM, the server's own certificate first (--ssl-cert)").Value(&a.CertFile).Validate(validFile),
 		huh.NewInput().Title("Key file").Description("PEM, not encrypted (--ssl-key)").Value(&a.KeyFile).Validate(validFile),
 	)); err != nil {
@@ -65,7 +66,7 @@ func Install(ctx context.Context, io *iostreams.IOStreams, accessible bool, defa
 		return a, fmt.Errorf("read port: %w", err)
 	}
 	a.Port = n
-	if err := run(ctx, io, accessible, huh.NewGroup(
+	if err := run(ctx, io, huh.NewGroup(
 		huh.NewConfirm().Title("Install now?").Description(a.summary()).Affirmative("Install").Negative("Cancel").Value(&consent),
 	)); err != nil {
 		return a, err
@@ -86,21 +87,30 @@ func (a InstallAnswers) summary() string {
 
 // Confirm asks a question that only yes or no answers; false is the default.
 func Confirm(ctx context.Context, io *iostreams.IOStreams, accessible bool, question, explanation string) (bool, error) {
+	if accessible {
+		return newPlain(io).yes(ctx, explanation+"\n"+question, false)
+	}
 	var yes bool
-	err := run(ctx, io, accessible, huh.NewGroup(huh.NewConfirm().Title(question).Description(explanation).Value(&yes)))
+	err := run(ctx, io, huh.NewGroup(huh.NewConfirm().Title(question).Description(explanation).Value(&yes)))
 	return yes, err
 }
 
 // Typed asks for a word to be typed, for what cannot be taken back.
 func Typed(ctx context.Context, io *iostreams.IOStreams, accessible bool, question, word string) error {
-	var typed string
-	return run(ctx, io, accessible, huh.NewGroup(huh.NewInput().Title(question).
-		Description(fmt.Sprintf("Type %q to go on, or press Ctrl-C", word)).Value(&typed).Validate(func(s string) error {
+	isWord := func(s string) error {
 		if s != word {
 			return fmt.Errorf("type %q, or press Ctrl-C", word)
 		}
 		return nil
-	})))
+	}
+	hint := fmt.Sprintf("Type %q to go on, or press Ctrl-C", word)
+	if accessible {
+		_, err := newPlain(io).text(ctx, question+"\n"+hint, "", isWord)
+		return err
+	}
+	var typed string
+	return run(ctx, io, huh.NewGroup(huh.NewInput().Title(question).
+		Description(hint).Value(&typed).Validate(isWord)))
 }
 
 // Accessible tells whether plain questions are wanted: TERM=dumb or ACCESSIBLE set, as in other programs with this kind of form.
@@ -108,8 +118,8 @@ func Accessible(getenv func(string) string) bool {
 	return getenv("ACCESSIBLE") != "" || getenv("TERM") == "dumb"
 }
 
-func run(ctx context.Context, io *iostreams.IOStreams, accessible bool, group *huh.Group) error {
-	err := huh.NewForm(group).WithInput(io.In).WithOutput(io.Out).WithWidth(min(io.Width(), 100)).WithAccessible(accessible).RunWithContext(ctx)
+func run(ctx context.Context, io *iostreams.IOStreams, group *huh.Group) error {
+	err := huh.NewForm(group).WithInput(io.In).WithOutput(io.Out).WithWidth(min(io.Width(), 100)).RunWithContext(ctx)
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
@@ -123,19 +133,6 @@ func run(ctx context.Context, io *iostreams.IOStreams, accessible bool, group *h
 
 func declined() error {
 	return cli.NewError(cli.ExitInterrupted, "", errors.New("cancelled; nothing was changed"), "")
-}
-
-// dnsName is a DNS name, RFC 1123.
-var dnsName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$`)
-
-func validHostname(s string) error {
-	if _, err := netip.ParseAddr(s); err == nil {
-		return nil
-	}
-	if len(s) > 253 || !dnsName.MatchString(s) {
-		return errors.New("give a DNS name or an IP address, without a port")
-	}
-	return nil
 }
 
 func validPort(s string) error {

@@ -49,7 +49,12 @@ The exit code is 0 when it is healthy and 5 when it is not.`,
   quayctl status --output json`,
 		Args:              cli.Args(),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return runF(cmd.Context(), o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.every <= 0 {
+				return cli.Usagef("--interval %s: give a time longer than 0, such as 2s", o.every)
+			}
+			return runF(cmd.Context(), o)
+		},
 	}
 	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "show it again and again until Ctrl-C")
 	cmd.Flags().DurationVar(&o.every, "interval", 2*time.Second, "`time` between two looks with --watch")
@@ -64,15 +69,15 @@ type Status struct {
 	Version       string               `json:"version"`
 	Profile       string               `json:"profile"`
 	URL           string               `json:"url"`
-	DataDir       string               `json:"dataDir"`
-	ConfigDir     string               `json:"configDir"`
+	DataDir       string               `json:"data_dir"`
+	ConfigDir     string               `json:"config_dir"`
 	Components    []Component          `json:"components"`
 	Certificate   Certificate          `json:"certificate"`
 	Database      Database             `json:"database"`
 	Disk          Disk                 `json:"disk"`
-	ChangedUnits  []string             `json:"changedUnits"` // unit files that differ from what was rendered
-	StartsAtBoot  bool                 `json:"startsAtBoot"`
-	LastOperation *appliance.Operation `json:"lastOperation"`
+	ChangedUnits  []string             `json:"changed_units"` // unit files that differ from what was rendered
+	StartsAtBoot  bool                 `json:"starts_at_boot"`
+	LastOperation *appliance.Operation `json:"last_operation"`
 }
 
 // Component is one component, or the slot of it that runs.
@@ -94,9 +99,9 @@ type Component struct {
 // Certificate is that of the front door.
 type Certificate struct {
 	Subject  string    `json:"subject"`
-	NotAfter time.Time `json:"notAfter,omitzero"`
+	NotAfter time.Time `json:"not_after,omitzero"`
 	Days     int       `json:"days"` // until it expires
-	OwnCA    bool      `json:"ownCA"`
+	OwnCA    bool      `json:"own_ca"`
 	Error    string    `json:"error,omitempty"`
 }
 

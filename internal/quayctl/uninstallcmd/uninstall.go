@@ -49,9 +49,9 @@ install takes them over, unless --delete-data is given: then they are deleted to
 
 // result is the JSON shape, schema quayctl/uninstall/v1.
 type result struct {
-	DataDeleted bool               `json:"dataDeleted"`
-	DataDir     string             `json:"dataDir,omitempty"`   // where the data stay
-	ConfigDir   string             `json:"configDir,omitempty"` // where the settings stay
+	DataDeleted bool               `json:"data_deleted"`
+	DataDir     string             `json:"data_dir,omitempty"`   // where the data stay
+	ConfigDir   string             `json:"config_dir,omitempty"` // where the settings stay
 	Seconds     float64            `json:"seconds"`
 	Steps       []appliance.Timing `json:"steps"`
 }

@@ -177,7 +177,15 @@ func report(f *cli.Factory, format cli.Format, what string, c changed) error {
 func addPasswordFlags(cmd *cobra.Command, fromStdin *bool, file *string) {
 	cmd.Flags().BoolVar(fromStdin, "password-stdin", false, "read the password from standard input instead of making one up")
 	cmd.Flags().StringVar(file, "password-file", "", "write the password that is made up to this `file`, mode 0600 (default passwords/NAME in the configuration directory)")
-	cmd.MarkFlagsMutuallyExclusive("password-stdin", "password-file")
+}
+
+func checkPasswordFlags(fromStdin bool, file string) error {
+	if fromStdin && file != "" {
+		e := cli.Usagef("--password-stdin and --password-file exclude each other: only a password that is made up is written to a file")
+		e.Remedy = "give one of them"
+		return e
+	}
+	return nil
 }
 
 type createOptions struct {
@@ -201,6 +209,9 @@ written to a file of mode 0600 whose path is printed.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.username = args[0]
+			if err := checkPasswordFlags(opts.fromStdin, opts.file); err != nil {
+				return err
+			}
 			return runF(cmd.Context(), opts)
 		},
 	}
@@ -219,7 +230,10 @@ func must(err error) {
 }
 
 func create(ctx context.Context, opts *createOptions) (err error) {
-	if err := errors.Join(users.ValidateUsername(opts.username), users.ValidateEmail(opts.email)); err != nil {
+	if err := users.ValidateUsername(opts.username); err != nil {
+		return userError(err)
+	}
+	if err := users.ValidateEmail(opts.email); err != nil {
 		return userError(err)
 	}
 	f := opts.factory
@@ -271,6 +285,9 @@ from standard input, or made up and written to a file of mode 0600 whose path is
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.username = args[0]
+			if err := checkPasswordFlags(opts.fromStdin, opts.file); err != nil {
+				return err
+			}
 			return runF(cmd.Context(), opts)
 		},
 	}
