@@ -105,6 +105,9 @@ var secretQuery = []string{"password", "sslpassword", "passfile"}
 
 // String implements fmt.Stringer.
 func (u URI) String() string {
+	if u.Scheme() == "" && u.IsSet() {
+		return Redacted // no address, so nobody knows which part of it is the password
+	}
 	text := uriPassword.ReplaceAllString(u.secret.text, "$1:"+Redacted+"@")
 	base, query, found := strings.Cut(text, "?")
 	if !found {
