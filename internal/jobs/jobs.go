@@ -49,7 +49,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		return code
 	}
 	daemon := w.Daemon()
-	daemon.Admin = flags.Admin
+	daemon.Admin, daemon.DrainLimit = flags.Admin, flags.DrainLimit
 	return daemon.Main()
 }
 
@@ -230,7 +230,7 @@ func (w *Workers) Daemon() *service.Daemon {
 		Name: name, Log: w.log, Clock: w.clock, Metrics: w.registry,
 		Checks: []service.Check{
 			{Name: "database", Run: w.db.Ping},
-			{Name: "storage", Run: func(ctx context.Context) error { return w.objects.Validate(ctx, false) }},
+			service.Check{Name: "storage", Run: func(ctx context.Context) error { return w.objects.Validate(ctx, false) }}.Every(storage.ProbeEvery, w.clock),
 		},
 		Background: []func(context.Context) error{w.runner.Run},
 		OnDrain:    []func(context.Context) error{w.Close},

@@ -24,6 +24,7 @@ import (
 	"github.com/quayctl/quayctl/internal/metadata"
 	"github.com/quayctl/quayctl/internal/registry/actionlog"
 	"github.com/quayctl/quayctl/internal/registry/directory"
+	"github.com/quayctl/quayctl/internal/registry/proxy"
 	"github.com/quayctl/quayctl/internal/registry/telemetry"
 	"github.com/quayctl/quayctl/internal/registry/token"
 	v2 "github.com/quayctl/quayctl/internal/registry/v2"
@@ -54,7 +55,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		log.Error("cannot start", "error", err)
 		return service.ExitFailure
 	}
-	daemon.Listen, daemon.Admin = flags.Listen, flags.Admin
+	daemon.Listen, daemon.Admin, daemon.DrainLimit = flags.Listen, flags.Admin, flags.DrainLimit
 	return daemon.Main()
 }
 
@@ -113,6 +114,14 @@ func Compose(ctx context.Context, o Options) (_ *service.Daemon, err error) {
 		},
 	}
 	locker := locks.NewPostgres(db.Writer(), o.Clock, o.Log)
+	cache, err := proxy.New(proxy.Deps{DB: db, Storage: objects, Locks: locker, Clock: o.Clock, Config: cfg, Log: o.Log, Directory: names})
+	if err != nil {
+		locker.Close()
+		return nil, err
+	}
+	if cache != nil {
+		deps.PullThrough = cache
+	}
 	protocol, err := newProtocol(deps, locker)
 	if err != nil {
 		locker.Close()
@@ -128,7 +137,7 @@ func Compose(ctx context.Context, o Options) (_ *service.Daemon, err error) {
 		Checks: []service.Check{
 			{Name: "database", Run: db.Ping},
 			{Name: "instance_key", Run: key.ensure},
-			{Name: "storage", Run: func(ctx context.Context) error { return objects.Validate(ctx, false) }},
+			service.Check{Name: "storage", Run: func(ctx context.Context) error { return objects.Validate(ctx, false) }}.Every(storage.ProbeEvery, o.Clock),
 		},
 		Background: []func(context.Context) error{key.refresh},
 		OnDrain: []func(context.Context) error{

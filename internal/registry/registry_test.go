@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -267,5 +268,50 @@ func TestCommandLine(t *testing.T) {
 		if code := registry.Main(c.args, &out, &out); code != c.code || !strings.Contains(out.String(), c.says) {
 			t.Errorf("%v: %d %s", c.args, code, out.String())
 		}
+	}
+}
+
+// lines are a log that announces each of its lines.
+type lines chan string
+
+func (l lines) Write(p []byte) (int, error) {
+	l <- string(p)
+	return len(p), nil
+}
+
+// TestDrainLimitOfCommandLine stops a registryd that still waits for its database.
+func TestDrainLimitOfCommandLine(t *testing.T) {
+	dir := t.TempDir()
+	text := fmt.Sprintf(`{SETUP_COMPLETE: true, SERVER_HOSTNAME: quay.example, PREFERRED_URL_SCHEME: https, AUTHENTICATION_TYPE: Database,
+BUILDLOGS_REDIS: {host: localhost}, USER_EVENTS_REDIS: {host: localhost}, DEFAULT_TAG_EXPIRATION: 2w, TAG_EXPIRATION_OPTIONS: [2w], DB_URI: "postgresql://quay@/quay?host=%[1]s",
+SECRET_KEY: '50813906178520318649027154739263840195728364051928374650192837465019283746501',
+DATABASE_SECRET_KEY: '72610394857261039485726103948572610394857261039485726103948572610394857261039',
+DISTRIBUTED_STORAGE_CONFIG: {local_us: [LocalStorage, {storage_path: "%[1]s/storage"}]}, DISTRIBUTED_STORAGE_PREFERENCE: [local_us]}`, dir)
+	if err := os.WriteFile(filepath.Join(dir, "config.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log := make(lines, 100)
+	ended := make(chan int, 1)
+	go func() {
+		ended <- registry.Main([]string{"--config-dir", dir, "--listen", "unix:" + dir + "/s", "--drain-limit", "7s"}, io.Discard, log)
+		close(log)
+	}()
+	await := func(part string) {
+		t.Helper()
+		last := ""
+		for last = range log {
+			if strings.Contains(last, part) {
+				return
+			}
+		}
+		t.Fatalf("ended with %d before it said %q; last %s", <-ended, part, last)
+	}
+	await("not ready")
+	if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	await(`"limit":"7s"`)
+	if code := <-ended; code != 0 {
+		t.Errorf("exit code %d", code)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/quayctl/quayctl/internal/clock"
 )
 
 // checkLimit bounds one check.
@@ -21,6 +23,25 @@ const checkLimit = 5 * time.Second
 type Check struct {
 	Name string
 	Run  func(ctx context.Context) error
+}
+
+// Every is a check that, once it has passed, is taken for passed until d has gone by on c: for conditions that are expensive
+// to examine. A failure is examined again each time.
+func (k Check) Every(d time.Duration, c clock.Clock) Check {
+	var mu sync.Mutex
+	var passed time.Time
+	return Check{Name: k.Name, Run: func(ctx context.Context) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if !passed.IsZero() && c.Now().Sub(passed) < d {
+			return nil
+		}
+		err := k.Run(ctx)
+		if passed = (time.Time{}); err == nil {
+			passed = c.Now()
+		}
+		return err
+	}}
 }
 
 // Warning is an error that a check returns when its condition holds and something should be said all the

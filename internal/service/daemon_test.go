@@ -20,6 +20,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/quayctl/quayctl/internal/clock"
 	"github.com/quayctl/quayctl/internal/service"
 )
 
@@ -220,6 +221,28 @@ func TestReadyOnlyWhenChecksPass(t *testing.T) {
 	if err := r.wait(t); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestExpensiveChecksAreNotRepeatedAtOnce(t *testing.T) {
+	c := clock.NewFake(time.Unix(1700000000, 0))
+	var runs int
+	failure := errors.New("disk is full")
+	check := service.Check{Name: "storage", Run: func(context.Context) error { runs++; return failure }}.Every(10*time.Second, c)
+	ask := func(wantRuns int, want error) {
+		t.Helper()
+		if err := check.Run(t.Context()); !errors.Is(err, want) || runs != wantRuns {
+			t.Errorf("%v after %d runs, want %v after %d", err, runs, want, wantRuns)
+		}
+	}
+	ask(1, failure)
+	ask(2, failure) // a failure ends as soon as its cause does
+	failure = nil
+	ask(3, nil)
+	failure = errors.New("disk is gone")
+	c.Advance(9 * time.Second)
+	ask(3, nil)
+	c.Advance(time.Second)
+	ask(4, failure)
 }
 
 func TestStopWhileNotReady(t *testing.T) {

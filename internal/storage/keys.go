@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"time"
 )
 
 // Keys are relative to a location's storage path and the same in every driver (contract, behaviour.md §1.1).
@@ -17,6 +18,9 @@ const (
 	EmptyLayer = "sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4"
 
 	probeContent = "testing 123"
+
+	// ProbeEvery is how often Validate is worth repeating: it writes and waits for the disk.
+	ProbeEvery = 10 * time.Second
 )
 
 // EmptyLayerContent is the shared empty layer: 1024 zero bytes, gzipped by the first Docker that made one.
