@@ -1,6 +1,7 @@
 package quadlet
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"path"
@@ -102,6 +103,9 @@ func Render(in Input) ([]*Unit, error) {
 
 type renderer struct{ in Input }
 
+// Rendered tells whether the text of a unit was rendered by this package, now or in an earlier release.
+func Rendered(unit []byte) bool { return bytes.Contains(unit, []byte(mark)) }
+
 // Service is the name of the systemd unit of a component, or of a slot of it.
 func Service(component, slot string) string { return containerName(component, slot) + ".service" }
 
@@ -113,7 +117,8 @@ func containerName(component, slot string) string {
 }
 
 const (
-	head      = "# Rendered by quayctl. Changes made here are lost; drop-ins in the directory UNIT.d are kept."
+	mark      = "# Rendered by quayctl."
+	head      = mark + " Changes made here are lost; drop-ins in the directory UNIT.d are kept."
 	docs      = "https://github.com/quayctl/quayctl"
 	killGrace = 15 // seconds systemd waits beyond the container's own stop timeout
 )
@@ -164,7 +169,14 @@ func (r renderer) container(c *Component, slot, image string) *Unit {
 	}
 	ctr.Add("NoNewPrivileges", "true")
 	ctr.Add("DropCapability", "all")
-	ctr.AddCommented("What the program writes is the unit's own output.", "LogDriver", "passthrough")
+	switch {
+	case !r.in.Rootless:
+		ctr.AddCommented("What the program writes is the unit's own output.", "LogDriver", "passthrough")
+	case c.Oneshot:
+		ctr.AddCommented("Podman itself passes on what the program writes: a user may read the journal of processes of his own alone.", "LogDriver", "none")
+	default:
+		ctr.AddCommented("Written by a process of the user's: the journal of the program's own user is not his to read.", "LogDriver", "journald")
+	}
 	if c.Notify {
 		ctr.Add("Notify", "true")
 	}

@@ -132,6 +132,9 @@ func run(ctx context.Context, o *options) error {
 	if err := refuseInstalled(layout); err != nil {
 		return err
 	}
+	if err := refuseForeign(layout, request.Pair); err != nil {
+		return err
+	}
 	absent, err := appliance.Absent(layout)
 	if err != nil {
 		return err
@@ -234,6 +237,16 @@ func refuseInstalled(l appliance.Layout) error {
 	}
 	return cli.NewError(cli.ExitAlreadyInstalled, "installation", fmt.Errorf("version %s is installed already, at %s", s.Version, s.URL()),
 		"look at it with `quayctl status`, restart it with `quayctl restart`, remove it with `quayctl uninstall` (which keeps the data)")
+}
+
+// refuseForeign ends an installation that would overwrite what is not its own.
+func refuseForeign(l appliance.Layout, pair *appliance.KeyPair) error {
+	err := appliance.Foreign(l, pair)
+	var foreign *appliance.ForeignError
+	if errors.As(err, &foreign) {
+		return cli.NewError(cli.ExitPreflight, "installation", err, foreign.Remedy)
+	}
+	return err
 }
 
 // ask asks a person on a terminal what the flags do not say, and finds the defaults otherwise.
