@@ -29,11 +29,10 @@ func OAuthPerformer(id int64, username string, tokenID int64, clientID, applicat
 		Description: "oauthtoken for user " + username}
 }
 
-// AccessTokenPerformer is a repository's access token.
+// AccessTokenPerformer is a repository's access token. One without a name is null in the action log.
 func AccessTokenPerformer(friendlyName *string) *Performer {
-	name := ""
-	if friendlyName != nil {
-		name = *friendlyName
+	if friendlyName == nil {
+		return &Performer{Metadata: map[string]any{"token": nil}, Description: "token"}
 	}
-	return &Performer{Metadata: map[string]any{"token": name}, Description: "token " + name}
+	return &Performer{Metadata: map[string]any{"token": *friendlyName}, Description: "token " + *friendlyName}
 }
