@@ -18,7 +18,8 @@ ORDER BY t.name;
 -- name: SearchRepositories :many
 -- Image repositories whose name or description contains a text, those whose name does first. The pattern is for ILIKE with
 -- the escape character !. An account finds public repositories, those it has a permission on, itself or by a team, and those of
--- organizations that it administers; without an account, public ones.
+-- organizations that it administers, in each case only those that somebody has a permission on, as ever; without an account,
+-- public ones.
 SELECT n.username AS namespace, r.name, r.description, v.name AS visibility
 FROM repository r
 JOIN repositorysearchscore s ON s.repository_id = r.id
@@ -28,6 +29,7 @@ JOIN repositorykind k ON k.id = r.kind_id AND k.name = 'image'
 WHERE r.state <> 3
   AND (r.name ILIKE @pattern::text ESCAPE '!' OR r.description ILIKE @pattern::text ESCAPE '!')
   AND (@namespace::text = '' OR n.username = @namespace::text)
+  AND (sqlc.narg(user_id)::bigint IS NULL OR EXISTS (SELECT 1 FROM repositorypermission p WHERE p.repository_id = r.id))
   AND (v.name = 'public'
     OR EXISTS (SELECT 1 FROM repositorypermission p
                WHERE p.repository_id = r.id

@@ -103,6 +103,7 @@ JOIN repositorykind k ON k.id = r.kind_id AND k.name = 'image'
 WHERE r.state <> 3
   AND (r.name ILIKE $1::text ESCAPE '!' OR r.description ILIKE $1::text ESCAPE '!')
   AND ($2::text = '' OR n.username = $2::text)
+  AND ($3::bigint IS NULL OR EXISTS (SELECT 1 FROM repositorypermission p WHERE p.repository_id = r.id))
   AND (v.name = 'public'
     OR EXISTS (SELECT 1 FROM repositorypermission p
                WHERE p.repository_id = r.id
@@ -132,7 +133,8 @@ type SearchRepositoriesRow struct {
 
 // Image repositories whose name or description contains a text, those whose name does first. The pattern is for ILIKE with
 // the escape character !. An account finds public repositories, those it has a permission on, itself or by a team, and those of
-// organizations that it administers; without an account, public ones.
+// organizations that it administers, in each case only those that somebody has a permission on, as ever; without an account,
+// public ones.
 func (q *Queries) SearchRepositories(ctx context.Context, arg SearchRepositoriesParams) ([]SearchRepositoriesRow, error) {
 	rows, err := q.db.Query(ctx, searchRepositories,
 		arg.Pattern,

@@ -79,6 +79,17 @@ func (m *Metrics) PulledBytes(n int64) { m.pulledBytes.WithLabelValues("v2").Add
 // PushedBytes counts blob bytes that were received.
 func (m *Metrics) PushedBytes(n int64) { m.pushedBytes.Add(float64(n)) }
 
+// V1Pull counts a pull by version 1 that began, or did not.
+func (m *Metrics) V1Pull(status int) {
+	m.pulls.WithLabelValues("v1", "tag", strconv.Itoa(status)).Inc()
+}
+
+// V1Push counts a push by version 1 that ended, well or not.
+func (m *Metrics) V1Push(status int) { m.pushes.WithLabelValues("v1", strconv.Itoa(status), "").Inc() }
+
+// V1PulledBytes counts a layer that was sent by version 1.
+func (m *Metrics) V1PulledBytes(n int64) { m.pulledBytes.WithLabelValues("v1").Add(float64(n)) }
+
 // ChunkUpload counts a part of an upload; location is where it went.
 func (m *Metrics) ChunkUpload(location string, took time.Duration) {
 	m.chunkUploads.WithLabelValues(location).Observe(took.Seconds())
