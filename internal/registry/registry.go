@@ -1,5 +1,5 @@
 // Package registry composes registryd, the daemon that speaks the distribution protocol: package v2 serves /v2/, package
-// token /v2/auth; regerr is the one map from errors to answers.
+// token /v2/auth, package v1 /v1/; regerr is the one map from errors to answers.
 package registry
 
 import (
@@ -27,6 +27,7 @@ import (
 	"github.com/quayctl/quayctl/internal/registry/proxy"
 	"github.com/quayctl/quayctl/internal/registry/telemetry"
 	"github.com/quayctl/quayctl/internal/registry/token"
+	v1 "github.com/quayctl/quayctl/internal/registry/v1"
 	v2 "github.com/quayctl/quayctl/internal/registry/v2"
 	"github.com/quayctl/quayctl/internal/service"
 	"github.com/quayctl/quayctl/internal/storage"
@@ -127,11 +128,20 @@ func Compose(ctx context.Context, o Options) (_ *service.Daemon, err error) {
 		locker.Close()
 		return nil, err
 	}
+	permissions := &auth.Permissions{DB: db, Config: cfg}
+	legacy, err := v1.New(v1.Deps{
+		DB: db, Storage: objects, Locks: locker, Clock: o.Clock, Config: cfg, ConfigDir: o.ConfigDir, Log: o.Log, Metrics: metrics,
+		ActionLog: actions, Directory: names, Credentials: credentials, Permissions: permissions,
+	})
+	if err != nil {
+		locker.Close()
+		return nil, err
+	}
 	return &service.Daemon{
 		Name: name, Log: o.Log, Clock: o.Clock, Metrics: registry,
-		Handler: router{v2: protocol, token: token.New(token.Deps{
+		Handler: router{v1: legacy, v2: protocol, token: token.New(token.Deps{
 			DB: db, Clock: o.Clock, Config: cfg, Log: o.Log, Metrics: metrics, ActionLog: actions, Directory: names,
-			Credentials: credentials, Permissions: &auth.Permissions{DB: db, Config: cfg}, Key: key,
+			Credentials: credentials, Permissions: permissions, Key: key,
 			Challenge: v2.Challenge(cfg, ""),
 		})},
 		Checks: []service.Check{
