@@ -57,6 +57,7 @@ type Input struct {
 	Slot        string   // of each component with slots, the one that runs; "a" when empty
 	Podman      Version
 	Controllers []string // cgroup controllers that containers can use, from Podman's system info
+	SELinux     bool     // enabled
 }
 
 // Render gives the units of an installation, in order of their names.
@@ -171,7 +172,10 @@ func (r renderer) container(c *Component, slot, image string) *Unit {
 	ctr.Add("DropCapability", "all")
 	switch {
 	case !r.in.Rootless:
-		ctr.AddCommented("What the program writes is the unit's own output.", "LogDriver", "passthrough")
+		if r.in.SELinux {
+		ctr.AddCommented("With a level of its own, new at each start, it could not reach the others' sockets, nor after a restart its own files.", "SecurityLabelLevel", "s0")
+	}
+	ctr.AddCommented("What the program writes is the unit's own output.", "LogDriver", "passthrough")
 	case c.Oneshot:
 		ctr.AddCommented("Podman itself passes on what the program writes: a user may read the journal of processes of his own alone.", "LogDriver", "none")
 	default:

