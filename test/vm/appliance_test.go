@@ -405,10 +405,10 @@ func (s *site) commands(in installed) {
 	s.want(login(user.PasswordFile), 0)
 	s.RunAs(s.User, "cp "+user.PasswordFile+" /tmp/old")
 	s.object(&user, "user reset-password alice")
+	s.want(login(user.PasswordFile), 0)
 	if r := login("/tmp/old"); r.Code == 0 {
 		s.t.Error("the old password is still valid after reset-password")
 	}
-	s.want(login(user.PasswordFile), 0)
 	s.RunAs(s.User, "rm /tmp/old")
 	s.want(s.quayctl("user list"), 0, "alice@example.com", in.User)
 	s.want(s.quayctl("user create alice --email alice@example.com"), exitUsage, "alice")
