@@ -534,7 +534,7 @@ func (i *Install) renderUnits(ctx context.Context) error {
 	m := i.Source.Manifest()
 	in := quadlet.Input{
 		Components: i.Components, Images: map[string]string{}, DataDir: i.Layout.Data, Rootless: i.Layout.Rootless,
-		Listen: []string{strconv.Itoa(i.Request.Port)}, Podman: version, Controllers: i.info.Controllers,
+		Listen: []string{strconv.Itoa(i.Request.Port)}, Podman: version, Controllers: i.info.Controllers, SELinux: i.info.SELinux,
 	}
 	for _, image := range m.Images {
 		in.Images[image.Component] = image.ID

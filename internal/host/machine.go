@@ -146,6 +146,10 @@ func (m *Machine) Label(ctx context.Context, paths ...string) error {
 		return nil
 	}
 	args := append([]string{"--recursive", "--type=container_file_t", "--"}, paths...)
+	if m.Rootless {
+		// They belong to users of the containers already: here only their owner may do that.
+		return m.unshare(ctx, "label directories for SELinux", append([]string{"chcon"}, args...)...)
+	}
 	if out, err := exec.CommandContext(ctx, "chcon", args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("label directories for SELinux: %w: %s", err, bytes.TrimSpace(out))
 	}
