@@ -122,10 +122,26 @@ func bad(measured, needed, cause, remedy string) finding {
 }
 func skip(why string) finding { return finding{status: Skipped, measured: why} }
 
+// Check says what a check is, for documentation.
+type Check struct {
+	Name     string
+	Class    Class
+	Measures string
+	Helps    string
+}
+
+// Checks lists every check, in the order of the report.
+func Checks() []Check {
+	var all []Check
+	for _, c := range checks() {
+		all = append(all, c.Check)
+	}
+	return all
+}
+
 // check is one named check. needs names a check that must have succeeded for this one to mean anything.
 type check struct {
-	name  string
-	class Class
+	Check
 	needs string
 	run   func(context.Context, *Host, *Target) finding
 }
@@ -133,37 +149,37 @@ type check struct {
 // checks is every check, in the order of the report.
 func checks() []check {
 	return []check{
-		{"architecture", Block, "", checkArchitecture},
-		{"systemd", Block, "", checkSystemd},
-		{"cgroup-v2", Block, "", checkCgroup},
-		{"podman", Block, "", checkPodman},
-		{"podman-version", Block, "podman", checkPodmanVersion},
-		{"quadlet", Block, "podman-version", checkQuadlet},
-		{"subordinate-ids", Block, "", checkSubIDs},
-		{"id-map-tools", Block, "", checkIDMapTools},
-		{"linger", Block, "", checkLinger},
-		{"existing-installation", Block, "", checkExisting},
-		{"other-registry", Warn, "", checkOtherRegistry},
-		{"data-directory", Block, "", checkDataDir},
-		{"data-filesystem", Block, "data-directory", checkDataFilesystem},
-		{"data-durable", Warn, "data-directory", checkDataDurable},
-		{"graph-root", Block, "podman", checkGraphRoot},
-		{"disk-space", Block, "", checkDisk},
-		{"inodes", Block, "", checkInodes},
-		{"memory", Warn, "", checkMemory},
-		{"port-privileged", Block, "", checkPrivilegedPort},
-		{"port-free", Block, "", checkPort},
-		{"hostname-resolves", Block, "", checkHostname},
-		{"hostname-local", Warn, "hostname-resolves", checkHostnameLocal},
-		{"clock", Block, "", checkClock},
-		{"certificate", Block, "", checkCertificate},
-		{"certificate-key", Block, "certificate", checkCertificateKey},
-		{"certificate-chain", Block, "certificate", checkCertificateChain},
-		{"certificate-validity", Block, "certificate", checkCertificateValidity},
-		{"certificate-expires-soon", Warn, "certificate-validity", checkCertificateSoon},
-		{"certificate-hostname", Block, "certificate", checkCertificateHostname},
-		{"selinux", Block, "", checkSELinux},
-		{"firewalld", Warn, "", checkFirewalld},
+		{Check{"architecture", Block, "the processor against that of the bundle's images", "the bundle whose name ends in this machine's `linux-ARCH.tar`"}, "", checkArchitecture},
+		{Check{"systemd", Block, "whether systemd is process 1, and whether its manager (rootless: the user's) answers on D-Bus", "a machine that runs systemd; rootless: log in by ssh or `machinectl shell` rather than `su`, or switch linger on"}, "", checkSystemd},
+		{Check{"cgroup-v2", Block, "whether `/sys/fs/cgroup` is the unified hierarchy", "boot with `systemd.unified_cgroup_hierarchy=1`"}, "", checkCgroup},
+		{Check{"podman", Block, "whether `podman` is in `PATH`", "install the package `podman`"}, "", checkPodman},
+		{Check{"podman-version", Block, "what `podman --version` says against the oldest version that the bundle names", "a distribution with Podman 4.9 or newer: RHEL 8.10, RHEL 9.4, Ubuntu 24.04, Debian 13"}, "podman", checkPodmanVersion},
+		{Check{"quadlet", Block, "whether Podman's systemd generator is where systemd looks for it", "reinstall Podman from the distribution's packages"}, "podman-version", checkQuadlet},
+		{Check{"subordinate-ids", Block, "rootless: how many ids `/etc/subuid` and `/etc/subgid` grant the user; 65536 are needed", "`usermod --add-subuids … --add-subgids …`, as the finding spells it out"}, "", checkSubIDs},
+		{Check{"id-map-tools", Block, "rootless: whether `newuidmap` and `newgidmap` are installed", "install `uidmap` (Debian, Ubuntu) or `shadow-utils` (RHEL, Fedora)"}, "", checkIDMapTools},
+		{Check{"linger", Block, "rootless: whether the user's services may run without a login, or logind can arrange it", "`sudo loginctl enable-linger USER`"}, "", checkLinger},
+		{Check{"existing-installation", Block, "whether there is an installation already", "`quayctl status`; `quayctl uninstall` to begin anew"}, "", checkExisting},
+		{Check{"other-registry", Warn, "units that mirror-registry leaves", "remove it when it is no longer needed, or use another port"}, "", checkOtherRegistry},
+		{Check{"data-directory", Block, "whether the data directory can be made, or belongs to the user and to nobody else", "give another with `--data-dir`, or correct owner and mode"}, "", checkDataDir},
+		{Check{"data-filesystem", Block, "whether the file system of the data is local, writable and keeps owners", "give a directory on a local disk with `--data-dir`"}, "data-directory", checkDataFilesystem},
+		{Check{"data-durable", Warn, "whether the data lie on a disk rather than in memory", "give a directory on a disk with `--data-dir`"}, "data-directory", checkDataDurable},
+		{Check{"graph-root", Block, "whether Podman's storage lies on a local, writable file system from which programs may run", "remount it, or set `graphroot` in `storage.conf`"}, "podman", checkGraphRoot},
+		{Check{"disk-space", Block, "free space for the data, for Podman's storage and for `/var/tmp`, added up by file system; what is needed follows from the bundle", "free space, or a larger disk"}, "", checkDisk},
+		{Check{"inodes", Block, "free inodes of the same file systems", "remove small files, or use another file system"}, "", checkInodes},
+		{Check{"memory", Warn, "memory that is available, 256 MiB", "more memory, or stop what uses it"}, "", checkMemory},
+		{Check{"port-privileged", Block, "rootless: whether the user may listen on the port", "a port from 1024, or the `sysctl` that the finding spells out"}, "", checkPrivilegedPort},
+		{Check{"port-free", Block, "whether another process listens on the port, and which", "stop it, or give another port with `--port`"}, "", checkPort},
+		{Check{"hostname-resolves", Block, "whether the host name has an address", "DNS, a line in `/etc/hosts`, or another name with `--hostname`"}, "", checkHostname},
+		{Check{"hostname-local", Warn, "whether that address is one of this machine's", "correct DNS, unless a load balancer stands in front"}, "hostname-resolves", checkHostnameLocal},
+		{Check{"clock", Block, "the time against the one when the bundle was built", "`timedatectl set-ntp true`"}, "", checkClock},
+		{Check{"certificate", Block, "with `--ssl-cert`: whether the file holds PEM certificates", "a PEM file, the server's own certificate first"}, "", checkCertificate},
+		{Check{"certificate-key", Block, "whether the key belongs to the certificate", "the key that the certificate was requested with, not encrypted"}, "certificate", checkCertificateKey},
+		{Check{"certificate-chain", Block, "whether each certificate of the file is signed by the next", "the server's own certificate first, then its issuer, and so on"}, "certificate", checkCertificateChain},
+		{Check{"certificate-validity", Block, "whether the certificate is valid now", "a renewed certificate, or the right time"}, "certificate", checkCertificateValidity},
+		{Check{"certificate-expires-soon", Warn, "whether it is valid for 30 days more", "renew it"}, "certificate-validity", checkCertificateSoon},
+		{Check{"certificate-hostname", Block, "whether it covers the host name", "a certificate with that name as subject alternative name, or `--hostname`"}, "certificate", checkCertificateHostname},
+		{Check{"selinux", Block, "with SELinux enforcing: whether the policy knows containers", "install `container-selinux`"}, "", checkSELinux},
+		{Check{"firewalld", Warn, "with firewalld running: whether the port is open", "`firewall-cmd --permanent --add-port=PORT/tcp`, then `--reload`"}, "", checkFirewalld},
 	}
 }
 
@@ -171,7 +187,7 @@ func checks() []check {
 func Names() []string {
 	var names []string
 	for _, c := range checks() {
-		names = append(names, c.name)
+		names = append(names, c.Name)
 	}
 	return names
 }
@@ -190,7 +206,7 @@ func Run(ctx context.Context, h *Host, t Target, waive []string) (*Report, error
 		if err := ctx.Err(); err != nil {
 			return nil, context.Cause(ctx)
 		}
-		res := Result{Name: c.name, Class: c.class}
+		res := Result{Name: c.Name, Class: c.Class}
 		var f finding
 		if c.needs != "" && !passed[c.needs] {
 			f = skip("needs " + c.needs)
@@ -198,15 +214,15 @@ func Run(ctx context.Context, h *Host, t Target, waive []string) (*Report, error
 			f = c.run(ctx, h, &t)
 		}
 		res.Status, res.Measured, res.Needed, res.Cause, res.Remedy = f.status, f.measured, f.needed, f.cause, f.remedy
-		passed[c.name] = f.status == OK
+		passed[c.Name] = f.status == OK
 		if f.status == Failed {
 			switch {
-			case slices.Contains(waive, c.name):
+			case slices.Contains(waive, c.Name):
 				res.Status = Waived
-				passed[c.name] = c.class == Warn
-			case c.class == Warn:
+				passed[c.Name] = c.Class == Warn
+			case c.Class == Warn:
 				res.Status = Warning
-				passed[c.name] = true
+				passed[c.Name] = true
 			}
 		}
 		r.Results = append(r.Results, res)

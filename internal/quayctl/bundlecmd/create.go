@@ -48,7 +48,7 @@ Needs Go, git and, for PostgreSQL, mmdebstrap (apt-get install mmdebstrap). No c
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&o.version, "version", "", "`version` of the product, such as 1.0.0 (required)")
-	fl.StringVar(&o.arch, "arch", hostArch, "`architecture`: amd64 or arm64")
+	fl.StringVar(&o.arch, "arch", "", "`architecture`: amd64 or arm64; default: that of this machine")
 	fl.StringVar(&o.source, "source", ".", "root `directory` of the Go module to build")
 	fl.StringVar(&o.commit, "commit", "", "`hash` of the source's commit; default: asked of git")
 	fl.StringArrayVar(&o.binaries, "binary", nil, "`NAME=FILE`: take this static binary instead of building NAME (quayctl, registryd, edge, workers, postgresql); repeatable")
@@ -65,6 +65,9 @@ func runCreate(cmd *cobra.Command, o *createOptions) error {
 	ctx := cmd.Context()
 	if o.version == "" || o.signKey == "" {
 		return cli.Usagef("bundle create needs --version and --sign-key")
+	}
+	if o.arch == "" {
+		o.arch = hostArch
 	}
 	key, err := bundle.ReadPrivateKey(o.signKey)
 	if err != nil {
