@@ -31,13 +31,15 @@ lint: setup ## gofmt, go vet, golangci-lint
 	@test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)" || { echo 'run gofmt -w on these files' >&2; exit 1; }
 	golangci-lint run ./...
 
-check: setup ## the quick loop: vet and every test that needs no machine
+# Suites that start many processes, kill them, or download packages: all in make test, too long for the quick loop.
+SLOW := internal/bundle internal/edge internal/jobs/gc internal/jobs/migrate internal/metadata/schema internal/quadlet
+check: setup ## the quick loop: vet and every test but the long ones
 	go vet ./...
-	$(WITH_POSTGRES) go test ./...
+	$(WITH_POSTGRES) go test $$(go list ./... | grep -v $(foreach p,$(SLOW),-e $(p)$$))
 
 test: lint test-unit test-cosign contract test-vm ## everything
 
-test-unit: setup ## every test that needs no machine, with the race detector where the C compiler allows it
+test-unit: setup ## every test that needs no machine
 	build/tool crane
 	build/tool oras
 	$(WITH_POSTGRES) go test -count=1 ./...
