@@ -158,7 +158,7 @@ SELECT id FROM m;
 
 -- name: AddQuotaOfManifest :exec
 -- Counts the blobs that no other manifest of the repository, or of the namespace, references. A total that does not exist
--- is begun only by the first manifest of its scope, and one that is being computed is left alone.
+-- is begun only by the first manifest with blobs of its scope, and one that is being computed is left alone.
 WITH fresh AS (
   SELECT s.id, COALESCE(s.image_size, 0) AS size FROM imagestorage s WHERE s.id = ANY(@blob_ids::bigint[])
 ), in_repository AS (
@@ -166,7 +166,7 @@ WITH fresh AS (
   SELECT @repository_id, (SELECT COALESCE(sum(f.size), 0) FROM fresh f WHERE NOT EXISTS (SELECT 1 FROM manifestblob b
       WHERE b.blob_id = f.id AND b.repository_id = @repository_id AND b.manifest_id <> @manifest_id)), 0, TRUE
   WHERE EXISTS (SELECT 1 FROM quotarepositorysize e WHERE e.repository_id = @repository_id)
-    OR NOT EXISTS (SELECT 1 FROM manifest o WHERE o.repository_id = @repository_id AND o.id <> @manifest_id)
+    OR NOT EXISTS (SELECT 1 FROM manifestblob o WHERE o.repository_id = @repository_id AND o.manifest_id <> @manifest_id)
   ON CONFLICT (repository_id) DO UPDATE SET size_bytes = quotarepositorysize.size_bytes + EXCLUDED.size_bytes
     WHERE quotarepositorysize.backfill_complete
 )
@@ -175,8 +175,8 @@ SELECT @namespace_user_id, (SELECT COALESCE(sum(f.size), 0) FROM fresh f WHERE N
     SELECT 1 FROM manifestblob b JOIN repository r ON r.id = b.repository_id
     WHERE b.blob_id = f.id AND r.namespace_user_id = @namespace_user_id AND b.manifest_id <> @manifest_id)), 0, TRUE
 WHERE EXISTS (SELECT 1 FROM quotanamespacesize e WHERE e.namespace_user_id = @namespace_user_id)
-  OR NOT EXISTS (SELECT 1 FROM manifest o JOIN repository r ON r.id = o.repository_id
-                 WHERE r.namespace_user_id = @namespace_user_id AND o.id <> @manifest_id)
+  OR NOT EXISTS (SELECT 1 FROM manifestblob o JOIN repository r ON r.id = o.repository_id
+                 WHERE r.namespace_user_id = @namespace_user_id AND o.manifest_id <> @manifest_id)
 ON CONFLICT (namespace_user_id) DO UPDATE SET size_bytes = quotanamespacesize.size_bytes + EXCLUDED.size_bytes
   WHERE quotanamespacesize.backfill_complete;
 

@@ -53,7 +53,7 @@ WITH fresh AS (
   SELECT $4, (SELECT COALESCE(sum(f.size), 0) FROM fresh f WHERE NOT EXISTS (SELECT 1 FROM manifestblob b
       WHERE b.blob_id = f.id AND b.repository_id = $4 AND b.manifest_id <> $2)), 0, TRUE
   WHERE EXISTS (SELECT 1 FROM quotarepositorysize e WHERE e.repository_id = $4)
-    OR NOT EXISTS (SELECT 1 FROM manifest o WHERE o.repository_id = $4 AND o.id <> $2)
+    OR NOT EXISTS (SELECT 1 FROM manifestblob o WHERE o.repository_id = $4 AND o.manifest_id <> $2)
   ON CONFLICT (repository_id) DO UPDATE SET size_bytes = quotarepositorysize.size_bytes + EXCLUDED.size_bytes
     WHERE quotarepositorysize.backfill_complete
 )
@@ -62,8 +62,8 @@ SELECT $1, (SELECT COALESCE(sum(f.size), 0) FROM fresh f WHERE NOT EXISTS (
     SELECT 1 FROM manifestblob b JOIN repository r ON r.id = b.repository_id
     WHERE b.blob_id = f.id AND r.namespace_user_id = $1 AND b.manifest_id <> $2)), 0, TRUE
 WHERE EXISTS (SELECT 1 FROM quotanamespacesize e WHERE e.namespace_user_id = $1)
-  OR NOT EXISTS (SELECT 1 FROM manifest o JOIN repository r ON r.id = o.repository_id
-                 WHERE r.namespace_user_id = $1 AND o.id <> $2)
+  OR NOT EXISTS (SELECT 1 FROM manifestblob o JOIN repository r ON r.id = o.repository_id
+                 WHERE r.namespace_user_id = $1 AND o.manifest_id <> $2)
 ON CONFLICT (namespace_user_id) DO UPDATE SET size_bytes = quotanamespacesize.size_bytes + EXCLUDED.size_bytes
   WHERE quotanamespacesize.backfill_complete
 `
@@ -76,7 +76,7 @@ type AddQuotaOfManifestParams struct {
 }
 
 // Counts the blobs that no other manifest of the repository, or of the namespace, references. A total that does not exist
-// is begun only by the first manifest of its scope, and one that is being computed is left alone.
+// is begun only by the first manifest with blobs of its scope, and one that is being computed is left alone.
 func (q *Queries) AddQuotaOfManifest(ctx context.Context, arg AddQuotaOfManifestParams) error {
 	_, err := q.db.Exec(ctx, addQuotaOfManifest,
 		arg.NamespaceUserID,

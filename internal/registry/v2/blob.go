@@ -83,6 +83,11 @@ func (h *Handler) findBlob(ctx context.Context, namespace, repo, digest string) 
 // such requests; without one the answer is the recorded one.
 func (h *Handler) getBlob(w http.ResponseWriter, r *http.Request, q *Request) error {
 	ctx := r.Context()
+	if h.PullThrough != nil {
+		if err := h.PullThrough.Blob(ctx, q.Namespace, q.Repo, q.Digest); err != nil {
+			return err
+		}
+	}
 	b, ok, err := h.findBlob(ctx, q.Namespace, q.Repo, q.Digest)
 	if err != nil {
 		return err

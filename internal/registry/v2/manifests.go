@@ -101,6 +101,10 @@ func (m *manifests) get(h *Handler, w http.ResponseWriter, r *http.Request, q *R
 		reference = "manifest"
 	}
 	defer func() { h.Metrics.Pull(reference, statusOf(err, http.StatusOK)) }()
+	proxied, err := m.pullThrough(h, r.Context(), q)
+	if err != nil {
+		return err
+	}
 	repo, err := q.MustRepository(r.Context())
 	if err != nil {
 		return err
@@ -111,7 +115,7 @@ func (m *manifests) get(h *Handler, w http.ResponseWriter, r *http.Request, q *R
 		d, err = m.byDigest(h, r.Context(), repo.ID, q.Digest)
 		event["manifest_digest"] = q.Digest
 	} else {
-		d, err = m.byTag(h, r, q, repo.ID)
+		d, err = m.byTag(h, r, q, repo.ID, proxied)
 		event["tag"] = q.Reference
 	}
 	if err != nil {
@@ -127,6 +131,21 @@ func (m *manifests) get(h *Handler, w http.ResponseWriter, r *http.Request, q *R
 	return answerBody(w, r, http.StatusOK, d.bytes)
 }
 
+// pullThrough lets what the request is about be fetched where another registry is cached.
+func (m *manifests) pullThrough(h *Handler, ctx context.Context, q *Request) (proxied bool, err error) {
+	if h.PullThrough == nil {
+		return false, nil
+	}
+	who, err := q.Performer(ctx)
+	if err != nil {
+		return false, err
+	}
+	if q.Digest != "" {
+		return h.PullThrough.Manifest(ctx, q.Namespace, q.Repo, q.Digest, who)
+	}
+	return h.PullThrough.Tag(ctx, q.Namespace, q.Repo, q.Reference, who)
+}
+
 func (m *manifests) byDigest(h *Handler, ctx context.Context, repositoryID int64, digest string) (document, error) {
 	row, err := h.DB.Read(ctx).ManifestByDigest(ctx, sqlc.ManifestByDigestParams{RepositoryID: repositoryID, Digest: digest,
 		NowMs: h.Clock.Now().UnixMilli()})
@@ -139,7 +158,7 @@ func (m *manifests) byDigest(h *Handler, ctx context.Context, repositoryID int64
 	return document{row.Digest, row.MediaType, row.ManifestBytes}, nil
 }
 
-func (m *manifests) byTag(h *Handler, r *http.Request, q *Request, repositoryID int64) (document, error) {
+func (m *manifests) byTag(h *Handler, r *http.Request, q *Request, repositoryID int64, proxied bool) (document, error) {
 	ctx, tag, now := r.Context(), q.Reference, h.Clock.Now().UnixMilli()
 	row, err := h.DB.Read(ctx).ManifestByTag(ctx, sqlc.ManifestByTagParams{RepositoryID: repositoryID, Name: tag, NowMs: now})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -155,12 +174,12 @@ func (m *manifests) byTag(h *Handler, r *http.Request, q *Request, repositoryID 
 	if err != nil {
 		return document{}, fmt.Errorf("look up tag %s: %w", tag, err)
 	}
-	return m.negotiate(h, r, q, repositoryID, document{row.Digest, row.MediaType, row.ManifestBytes})
+	return m.negotiate(h, r, q, repositoryID, document{row.Digest, row.MediaType, row.ManifestBytes}, proxied)
 }
 
 // negotiate gives the client what it accepts: the document as it is, of a list its child for linux/amd64, or, whatever
-// it says that it accepts, schema 1.
-func (m *manifests) negotiate(h *Handler, r *http.Request, q *Request, repositoryID int64, d document) (document, error) {
+// it says that it accepts, schema 1. What is proxied goes as it is or not at all: its parts need not be here.
+func (m *manifests) negotiate(h *Handler, r *http.Request, q *Request, repositoryID int64, d document, proxied bool) (document, error) {
 	ctx, accepts := r.Context(), acceptTypes(r)
 	fits := func(d document) bool {
 		return slices.Contains(accepts, d.mediaType) || d.mediaType == manifest.DockerSchema1 || d.mediaType == manifest.DockerSchema1Signed
@@ -170,6 +189,9 @@ func (m *manifests) negotiate(h *Handler, r *http.Request, q *Request, repositor
 	}
 	if fits(d) {
 		return d, nil
+	}
+	if proxied {
+		return document{}, regerr.ManifestUnknown().WithMessage("manifest is not acceptable by the client")
 	}
 	parsed, err := manifest.Parse(d.mediaType, []byte(d.bytes))
 	if err != nil {

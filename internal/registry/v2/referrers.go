@@ -32,6 +32,9 @@ func (m *manifests) referrers(h *Handler, w http.ResponseWriter, r *http.Request
 		return &regerr.Abort{Status: http.StatusNotFound}
 	}
 	ctx := r.Context()
+	if _, err := m.pullThrough(h, ctx, q); err != nil {
+		return err
+	}
 	repo, err := q.MustRepository(ctx)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@
 package v2
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,6 +39,16 @@ type Deps struct {
 	Tokens *registryjwt.Verifier
 	// Directory looks up repositories and accounts.
 	Directory *directory.Directory
+	// PullThrough fills organizations that cache another registry; nil where there are none.
+	PullThrough PullThrough
+}
+
+// PullThrough sees that a repository of an organization that caches another registry has what is about to be read, and makes the
+// repository where it is missing. For other organizations it does nothing, and proxied is false. Its errors are answered as they are.
+type PullThrough interface {
+	Tag(ctx context.Context, namespace, repository, tag string, who *auth.Performer) (proxied bool, err error)
+	Manifest(ctx context.Context, namespace, repository, digest string, who *auth.Performer) (proxied bool, err error)
+	Blob(ctx context.Context, namespace, repository, digest string) error
 }
 
 // Route is one method on one shape of path.
