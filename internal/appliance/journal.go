@@ -68,6 +68,7 @@ type Journal struct {
 	mu      sync.Mutex
 	clock   clock.Clock
 	file    *os.File
+	size    int64 // of the file, bytes
 	records []Record
 	// After is called when a record is on disk; tests stop there. It may be nil.
 	After func(Record)
@@ -130,9 +131,7 @@ func OpenJournal(path string, c clock.Clock) (*Journal, error) {
 		if err := f.Truncate(good); err != nil {
 			return err
 		}
-		if _, err := f.Seek(good, io.SeekStart); err != nil {
-			return err
-		}
+		j.size = good
 		return syncDir(filepath.Dir(path))
 	}()
 	if err != nil {
@@ -158,12 +157,16 @@ func (j *Journal) append(r Record) error {
 	if err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}
-	if _, err := j.file.Write(append(b, '\n')); err != nil {
-		return fmt.Errorf("write journal: %w", err)
+	b = append(b, '\n')
+	_, err = j.file.WriteAt(b, j.size)
+	if err == nil {
+		err = j.file.Sync()
 	}
-	if err := j.file.Sync(); err != nil {
-		return fmt.Errorf("sync journal: %w", err)
+	if err != nil {
+		// On a full disk a part of the line may be there: nothing may follow it.
+		return errors.Join(fmt.Errorf("write journal: %w", err), j.file.Truncate(j.size))
 	}
+	j.size += int64(len(b))
 	j.records = append(j.records, r)
 	if j.After != nil {
 		j.After(r)

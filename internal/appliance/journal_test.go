@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/quayctl/quayctl/internal/clock"
 )
@@ -163,5 +165,43 @@ func TestLayout(t *testing.T) {
 		if err := DefaultLayout(0, os.Getenv, "/root", dir).Validate(); err == nil {
 			t.Errorf("data directory %q was taken", dir)
 		}
+	}
+}
+
+// TestJournalSurvivesAFullDisk: what reached the disk of a record that did not fit is not in the way of later ones.
+func TestJournalSurvivesAFullDisk(t *testing.T) {
+	j, path := journal(t)
+	defer j.Close()
+	if err := j.Append(Record{Event: Begin, Operation: "install"}); err != nil {
+		t.Fatal(err)
+	}
+	info, err := j.file.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A limit on the size of files acts as a disk that has room for ten more bytes.
+	signal.Ignore(unix.SIGXFSZ)
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: uint64(info.Size()) + 10, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	err = j.Append(Record{Event: Enter, Step: "settings"})
+	if restore := unix.Setrlimit(unix.RLIMIT_FSIZE, &before); restore != nil {
+		t.Fatal(restore)
+	}
+	if err == nil {
+		t.Fatal("a record fitted where there was no room")
+	}
+	for _, r := range []Record{{Event: Failed, Error: "disk full"}, {Event: Begin, Operation: "install"}} {
+		if err := j.Append(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	records, err := ReadJournal(path)
+	if err != nil || len(records) != 3 || records[1].Event != Failed {
+		t.Errorf("%+v, %v", records, err)
 	}
 }
