@@ -20,6 +20,7 @@ import (
 	"github.com/quayctl/quayctl/internal/jobs/gc"
 	"github.com/quayctl/quayctl/internal/jobs/migrate"
 	"github.com/quayctl/quayctl/internal/jobs/queue"
+	"github.com/quayctl/quayctl/internal/jobs/quota"
 	"github.com/quayctl/quayctl/internal/jobs/runner"
 	"github.com/quayctl/quayctl/internal/locks"
 	"github.com/quayctl/quayctl/internal/metadata"
@@ -182,6 +183,13 @@ func Compose(ctx context.Context, o Options) (_ *Workers, err error) {
 		tokens = unless(cfg.ExpiredAppSpecificTokenGC.IsSet(), "EXPIRED_APP_SPECIFIC_TOKEN_GC is not set")
 	}
 	w.add(cfg, tokens, &cleanup.AppTokens{DB: db, Clock: o.Clock, Keep: cfg.ExpiredAppSpecificTokenGC.Span()})
+	quotas := unless(f.QuotaManagement, "FEATURE_QUOTA_MANAGEMENT is off")
+	w.add(cfg, quotas, &quota.Registry{DB: db, Clock: o.Clock, Every: seconds(number(cfg, "QUOTA_REGISTRY_SIZE_POLL_PERIOD", 60))})
+	if quotas == "" {
+		quotas = unless(cfg.QuotaBackfill, "QUOTA_BACKFILL is off")
+	}
+	w.add(cfg, quotas, &quota.Totals{DB: db, Clock: o.Clock, Every: seconds(number(cfg, "QUOTA_BACKFILL_POLL_PERIOD", 15)),
+		Delay: seconds(cfg.QuotaTotalDelaySeconds)})
 	return w, nil
 }
 
@@ -215,6 +223,17 @@ func pushesNeeded(cfg *config.Config, idle string) string {
 		return "DISABLE_PUSHES is on"
 	}
 	return idle
+}
+
+// number reads a number among the keys that have no field in Config; what is no number counts as not set.
+func number(cfg *config.Config, key string, unset int64) int64 {
+	if value, ok := cfg.Other[key]; ok {
+		var n int64
+		if value.Decode(&n) == nil && n > 0 {
+			return n
+		}
+	}
+	return unset
 }
 
 func seconds(n int64) time.Duration { return time.Duration(n) * time.Second }

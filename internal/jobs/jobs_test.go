@@ -106,7 +106,7 @@ func TestOnceUnknown(t *testing.T) {
 func TestGates(t *testing.T) {
 	i := install(t)
 	every := []string{"blobuploadcleanupworker", "expiredappspecifictokenworker", "gcworker", "linkgcworker", "namespacegcworker", "orphangcworker",
-		"queuecleanupworker", "repositorygcworker"}
+		"queuecleanupworker", "quotaregistrysizeworker", "quotatotalworker", "repositorygcworker"}
 	collectors := []string{"gcworker", "linkgcworker", "namespacegcworker", "orphangcworker", "repositorygcworker"}
 	for setting, idle := range map[string][]string{
 		"REGISTRY_STATE: readonly":                     every,
@@ -116,6 +116,7 @@ func TestGates(t *testing.T) {
 		"FEATURE_REPOSITORY_GARBAGE_COLLECTION: false": {"repositorygcworker"},
 		"FEATURE_NAMESPACE_GARBAGE_COLLECTION: false":  {"namespacegcworker"},
 		"FEATURE_APP_SPECIFIC_TOKENS: false":           {"expiredappspecifictokenworker"},
+		"QUOTA_BACKFILL: false":                        {"quotatotalworker"},
 		"EXPIRED_APP_SPECIFIC_TOKEN_GC: null":          {"expiredappspecifictokenworker"},
 	} {
 		i.configure(setting)
@@ -282,4 +283,40 @@ INSERT INTO uploadedblob (repository_id, blob_id, uploaded_at, expires_at) VALUE
 	if _, err := os.Stat(object); !os.IsNotExist(err) {
 		t.Errorf("the object is there: %v", err)
 	}
+}
+
+func TestQuotaTotals(t *testing.T) {
+	i := install(t)
+	want := i.count(`SELECT sum(size_bytes) FROM quotanamespacesize`)
+	i.exec(`
+DELETE FROM quotanamespacesize WHERE namespace_user_id = 1;
+UPDATE quotanamespacesize SET size_bytes = 0, backfill_start_ms = NULL, backfill_complete = FALSE WHERE namespace_user_id = 5;
+DELETE FROM quotarepositorysize WHERE repository_id = 10;
+UPDATE quotanamespacesize SET size_bytes = size_bytes + 1 WHERE namespace_user_id = 15`) // counted already: stays as it is
+	if code, out := i.once("quotatotalworker"); code != 0 {
+		t.Fatalf("exit %d: %s", code, out)
+	}
+	i.expect(map[string]int64{
+		`SELECT sum(size_bytes) FROM quotanamespacesize`:                                                                                                 want + 1,
+		`SELECT size_bytes FROM quotarepositorysize WHERE repository_id = 10`:                                                                            115,
+		`SELECT count(*) FROM quotanamespacesize WHERE NOT backfill_complete`:                                                                            0,
+		`SELECT count(*) FROM "user" u WHERE enabled AND NOT robot AND NOT EXISTS (SELECT 1 FROM quotanamespacesize q WHERE q.namespace_user_id = u.id)`: 0,
+	})
+}
+
+func TestRegistryTotal(t *testing.T) {
+	i := install(t)
+	i.exec(`DELETE FROM quotaregistrysize; INSERT INTO quotaregistrysize (size_bytes, running, queued) VALUES (7, FALSE, FALSE)`)
+	if code, out := i.once("quotaregistrysizeworker"); code != 0 {
+		t.Fatalf("exit %d: %s", code, out)
+	}
+	i.expect(map[string]int64{`SELECT size_bytes FROM quotaregistrysize`: 7})
+	i.exec(`UPDATE quotaregistrysize SET queued = TRUE`)
+	if code, out := i.once("quotaregistrysizeworker"); code != 0 {
+		t.Fatalf("exit %d: %s", code, out)
+	}
+	i.expect(map[string]int64{
+		`SELECT size_bytes FROM quotaregistrysize`:                                                     i.count(`SELECT sum(image_size) FROM imagestorage`),
+		`SELECT count(*) FROM quotaregistrysize WHERE NOT running AND NOT queued AND completed_ms > 0`: 1,
+	})
 }

@@ -39,6 +39,8 @@ type Schedule struct {
 	Operation string
 	// Every is the time from the start of one round to the start of the next.
 	Every time.Duration
+	// Delay is a further wait before the first round.
+	Delay time.Duration
 	// Lock is the name of the lease under which a round runs, "" for none: then every instance may run at once. A round
 	// whose lease another instance holds is left out.
 	Lock string
@@ -79,7 +81,7 @@ func (r *Runner) Run(ctx context.Context) error {
 
 func (r *Runner) repeat(ctx context.Context, job Job) {
 	every := job.Schedule().Every
-	pause := firstRun
+	pause := firstRun + job.Schedule().Delay
 	if r.Stagger && every >= time.Second {
 		pause += time.Second * time.Duration(1+rand.Int64N(int64(every/time.Second))) //nolint:gosec // spreads load, guards nothing
 	}

@@ -274,3 +274,54 @@ FROM repository r WHERE r.id = @id;
 
 -- name: RobotsOfNamespace :many
 SELECT u.id FROM "user" u WHERE u.robot AND starts_with(u.username, @prefix::text) ORDER BY u.id;
+
+-- name: NamespacesToCount :many
+-- Namespaces whose total nobody has begun to count.
+SELECT u.id FROM "user" u
+WHERE u.enabled AND NOT u.robot
+  AND NOT EXISTS (SELECT 1 FROM quotanamespacesize q WHERE q.namespace_user_id = u.id AND q.backfill_start_ms IS NOT NULL)
+ORDER BY u.id
+LIMIT @count;
+
+-- name: BeginNamespaceTotal :execrows
+-- No row when somebody else has begun.
+INSERT INTO quotanamespacesize (namespace_user_id, size_bytes, backfill_start_ms, backfill_complete)
+VALUES (@namespace_user_id, 0, @now_ms::bigint, FALSE)
+ON CONFLICT (namespace_user_id) DO UPDATE SET size_bytes = 0, backfill_start_ms = EXCLUDED.backfill_start_ms, backfill_complete = FALSE
+  WHERE quotanamespacesize.backfill_start_ms IS NULL;
+
+-- name: CountNamespaceTotal :exec
+UPDATE quotanamespacesize SET backfill_complete = TRUE, size_bytes = (
+  SELECT COALESCE(sum(s.image_size), 0) FROM imagestorage s WHERE s.id IN (
+    SELECT b.blob_id FROM manifestblob b JOIN repository r ON r.id = b.repository_id WHERE r.namespace_user_id = @namespace_user_id))
+WHERE quotanamespacesize.namespace_user_id = @namespace_user_id;
+
+-- name: RepositoriesToCount :many
+-- Repositories of a namespace whose total nobody has begun to count.
+SELECT r.id FROM repository r
+WHERE r.namespace_user_id = @namespace_user_id AND r.state <> 3
+  AND NOT EXISTS (SELECT 1 FROM quotarepositorysize q WHERE q.repository_id = r.id AND q.backfill_start_ms IS NOT NULL)
+ORDER BY r.id;
+
+-- name: BeginRepositoryTotal :execrows
+INSERT INTO quotarepositorysize (repository_id, size_bytes, backfill_start_ms, backfill_complete)
+VALUES (@repository_id, 0, @now_ms::bigint, FALSE)
+ON CONFLICT (repository_id) DO UPDATE SET size_bytes = 0, backfill_start_ms = EXCLUDED.backfill_start_ms, backfill_complete = FALSE
+  WHERE quotarepositorysize.backfill_start_ms IS NULL;
+
+-- name: CountRepositoryTotal :exec
+UPDATE quotarepositorysize SET backfill_complete = TRUE, size_bytes = (
+  SELECT COALESCE(sum(s.image_size), 0) FROM imagestorage s WHERE s.id IN (
+    SELECT b.blob_id FROM manifestblob b WHERE b.repository_id = @repository_id))
+WHERE quotarepositorysize.repository_id = @repository_id;
+
+-- name: BeginRegistryTotal :many
+-- Takes the order to count the whole registry, if there is one that nobody else holds.
+UPDATE quotaregistrysize SET running = TRUE, queued = FALSE
+WHERE id IN (SELECT q.id FROM quotaregistrysize q WHERE q.queued ORDER BY q.id FOR UPDATE SKIP LOCKED)
+RETURNING id;
+
+-- name: CountRegistryTotal :exec
+UPDATE quotaregistrysize SET running = FALSE, completed_ms = @now_ms::bigint,
+  size_bytes = (SELECT COALESCE(sum(s.image_size), 0) FROM imagestorage s)
+WHERE id = ANY(@ids::bigint[]);

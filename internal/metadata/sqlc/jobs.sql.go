@@ -85,6 +85,74 @@ func (q *Queries) AbandonedUploads(ctx context.Context, arg AbandonedUploadsPara
 	return items, nil
 }
 
+const beginNamespaceTotal = `-- name: BeginNamespaceTotal :execrows
+INSERT INTO quotanamespacesize (namespace_user_id, size_bytes, backfill_start_ms, backfill_complete)
+VALUES ($1, 0, $2::bigint, FALSE)
+ON CONFLICT (namespace_user_id) DO UPDATE SET size_bytes = 0, backfill_start_ms = EXCLUDED.backfill_start_ms, backfill_complete = FALSE
+  WHERE quotanamespacesize.backfill_start_ms IS NULL
+`
+
+type BeginNamespaceTotalParams struct {
+	NamespaceUserID int64
+	NowMs           int64
+}
+
+// No row when somebody else has begun.
+func (q *Queries) BeginNamespaceTotal(ctx context.Context, arg BeginNamespaceTotalParams) (int64, error) {
+	result, err := q.db.Exec(ctx, beginNamespaceTotal, arg.NamespaceUserID, arg.NowMs)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const beginRegistryTotal = `-- name: BeginRegistryTotal :many
+UPDATE quotaregistrysize SET running = TRUE, queued = FALSE
+WHERE id IN (SELECT q.id FROM quotaregistrysize q WHERE q.queued ORDER BY q.id FOR UPDATE SKIP LOCKED)
+RETURNING id
+`
+
+// Takes the order to count the whole registry, if there is one that nobody else holds.
+func (q *Queries) BeginRegistryTotal(ctx context.Context) ([]int64, error) {
+	rows, err := q.db.Query(ctx, beginRegistryTotal)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []int64{}
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const beginRepositoryTotal = `-- name: BeginRepositoryTotal :execrows
+INSERT INTO quotarepositorysize (repository_id, size_bytes, backfill_start_ms, backfill_complete)
+VALUES ($1, 0, $2::bigint, FALSE)
+ON CONFLICT (repository_id) DO UPDATE SET size_bytes = 0, backfill_start_ms = EXCLUDED.backfill_start_ms, backfill_complete = FALSE
+  WHERE quotarepositorysize.backfill_start_ms IS NULL
+`
+
+type BeginRepositoryTotalParams struct {
+	RepositoryID int64
+	NowMs        int64
+}
+
+func (q *Queries) BeginRepositoryTotal(ctx context.Context, arg BeginRepositoryTotalParams) (int64, error) {
+	result, err := q.db.Exec(ctx, beginRepositoryTotal, arg.RepositoryID, arg.NowMs)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const blobForGC = `-- name: BlobForGC :one
 SELECT s.id, s.content_checksum FROM imagestorage s WHERE s.id = $1
 `
@@ -177,6 +245,46 @@ func (q *Queries) CompleteQueueItem(ctx context.Context, id int64) (int64, error
 		return 0, err
 	}
 	return result.RowsAffected(), nil
+}
+
+const countNamespaceTotal = `-- name: CountNamespaceTotal :exec
+UPDATE quotanamespacesize SET backfill_complete = TRUE, size_bytes = (
+  SELECT COALESCE(sum(s.image_size), 0) FROM imagestorage s WHERE s.id IN (
+    SELECT b.blob_id FROM manifestblob b JOIN repository r ON r.id = b.repository_id WHERE r.namespace_user_id = $1))
+WHERE quotanamespacesize.namespace_user_id = $1
+`
+
+func (q *Queries) CountNamespaceTotal(ctx context.Context, namespaceUserID *int64) error {
+	_, err := q.db.Exec(ctx, countNamespaceTotal, namespaceUserID)
+	return err
+}
+
+const countRegistryTotal = `-- name: CountRegistryTotal :exec
+UPDATE quotaregistrysize SET running = FALSE, completed_ms = $1::bigint,
+  size_bytes = (SELECT COALESCE(sum(s.image_size), 0) FROM imagestorage s)
+WHERE id = ANY($2::bigint[])
+`
+
+type CountRegistryTotalParams struct {
+	NowMs int64
+	Ids   []int64
+}
+
+func (q *Queries) CountRegistryTotal(ctx context.Context, arg CountRegistryTotalParams) error {
+	_, err := q.db.Exec(ctx, countRegistryTotal, arg.NowMs, arg.Ids)
+	return err
+}
+
+const countRepositoryTotal = `-- name: CountRepositoryTotal :exec
+UPDATE quotarepositorysize SET backfill_complete = TRUE, size_bytes = (
+  SELECT COALESCE(sum(s.image_size), 0) FROM imagestorage s WHERE s.id IN (
+    SELECT b.blob_id FROM manifestblob b WHERE b.repository_id = $1))
+WHERE quotarepositorysize.repository_id = $1
+`
+
+func (q *Queries) CountRepositoryTotal(ctx context.Context, repositoryID int64) error {
+	_, err := q.db.Exec(ctx, countRepositoryTotal, repositoryID)
+	return err
 }
 
 const deleteAbandonedQueueItems = `-- name: DeleteAbandonedQueueItems :execrows
@@ -584,6 +692,35 @@ func (q *Queries) MarkRepositoriesOfNamespace(ctx context.Context, namespaceUser
 	return items, nil
 }
 
+const namespacesToCount = `-- name: NamespacesToCount :many
+SELECT u.id FROM "user" u
+WHERE u.enabled AND NOT u.robot
+  AND NOT EXISTS (SELECT 1 FROM quotanamespacesize q WHERE q.namespace_user_id = u.id AND q.backfill_start_ms IS NOT NULL)
+ORDER BY u.id
+LIMIT $1
+`
+
+// Namespaces whose total nobody has begun to count.
+func (q *Queries) NamespacesToCount(ctx context.Context, count int64) ([]int64, error) {
+	rows, err := q.db.Query(ctx, namespacesToCount, count)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []int64{}
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const putQueueItem = `-- name: PutQueueItem :one
 INSERT INTO queueitem (queue_name, body, available_after, available, retries_remaining, state_id)
 VALUES ($1, $2, $3, TRUE, $4, $5) RETURNING id
@@ -691,6 +828,34 @@ func (q *Queries) QueueLoad(ctx context.Context, arg QueueLoadParams) (QueueLoad
 	var i QueueLoadRow
 	err := row.Scan(&i.Locked, &i.Available, &i.AvailableUnlocked)
 	return i, err
+}
+
+const repositoriesToCount = `-- name: RepositoriesToCount :many
+SELECT r.id FROM repository r
+WHERE r.namespace_user_id = $1 AND r.state <> 3
+  AND NOT EXISTS (SELECT 1 FROM quotarepositorysize q WHERE q.repository_id = r.id AND q.backfill_start_ms IS NOT NULL)
+ORDER BY r.id
+`
+
+// Repositories of a namespace whose total nobody has begun to count.
+func (q *Queries) RepositoriesToCount(ctx context.Context, namespaceUserID *int64) ([]int64, error) {
+	rows, err := q.db.Query(ctx, repositoriesToCount, namespaceUserID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []int64{}
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const repositoriesWithEndedTags = `-- name: RepositoriesWithEndedTags :many
