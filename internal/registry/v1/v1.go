@@ -102,7 +102,8 @@ func New(d Deps) (*Handler, error) {
 		Silent:                 true,
 	}
 	h.push = &push.Pusher{DB: d.DB, Storage: d.Storage, Clock: d.Clock, Settings: settings}
-	settings.TemporaryTag = 300 * time.Second
+	// The tag push that follows asks for 300 seconds from then on.
+	settings.TemporaryTag = 310 * time.Second
 	h.retag = &push.Pusher{DB: d.DB, Storage: d.Storage, Clock: d.Clock, Settings: settings}
 	return h, nil
 }
