@@ -154,6 +154,25 @@ func TestUnknownIDsDoNotMakeQueries(t *testing.T) {
 	}
 }
 
+func TestFailedReadsAreShared(t *testing.T) {
+	f := newFixture(t)
+	kid := f.ensure().KeyID()
+	f.pg.Exec("alter table servicekey rename to away")
+	if _, err := f.ring.PublicKey(t.Context(), kid); err == nil {
+		t.Fatal("read keys from a table that is not there")
+	}
+	f.pg.Exec("alter table away rename to servicekey")
+	if _, err := f.ring.PublicKey(t.Context(), kid); err == nil {
+		t.Error("asked the database again within a second")
+	}
+	f.clock.Advance(time.Second)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if key, err := f.ring.PublicKey(gone, kid); err != nil || key == nil {
+		t.Errorf("%v: the end of one request fails the read of all", err)
+	}
+}
+
 func TestReadOnlyMakesNothing(t *testing.T) {
 	f := newFixture(t)
 	f.store.Config.RegistryState = "readonly"

@@ -20,6 +20,8 @@ const (
 	// ringPause is the least time between two reads because of an unknown key id, so that tokens with invented ids
 	// cannot make queries at will.
 	ringPause = time.Second
+	// ringLimit bounds a read, for which every request with a token waits.
+	ringLimit = 10 * time.Second
 )
 
 // Ring finds the keys that verify registry tokens: every approved, unexpired key of the service. It is safe for
@@ -33,6 +35,8 @@ type Ring struct {
 	mu     sync.Mutex
 	keys   map[string]*rsa.PublicKey
 	loaded time.Time
+	failed time.Time // when the last read failed, with err; zero after one that did not
+	err    error
 }
 
 // PublicKey returns the key, or nil when no live key has that id.
@@ -44,8 +48,16 @@ func (r *Ring) PublicKey(ctx context.Context, kid string) (*rsa.PublicKey, error
 	if known && age < ringAge || !known && r.keys != nil && age < ringPause {
 		return key, nil
 	}
-	if err := r.load(ctx); err != nil {
-		return nil, err
+	// Those who have waited for a read that failed share its error: asking one after the other they would wait for ever.
+	if r.err != nil && r.Clock.Now().Sub(r.failed) < ringPause {
+		return nil, r.err
+	}
+	// The keys are everybody's, so that this request's end must not cut the read.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ringLimit)
+	defer cancel()
+	if r.err = r.load(ctx); r.err != nil {
+		r.failed = r.Clock.Now()
+		return nil, r.err
 	}
 	return r.keys[kid], nil
 }
