@@ -99,7 +99,7 @@ func (p *Pusher) Tag(ctx context.Context, repo Repository, tag string, m *manife
 		if err := w.store(ctx, q); err != nil {
 			return err
 		}
-		if over, err := p.overQuota(ctx, q, repo, 0); err != nil {
+		if over, err := p.overQuota(ctx, q, repo); err != nil {
 			return err
 		} else if over {
 			refused = ErrQuotaExceeded

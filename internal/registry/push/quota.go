@@ -34,15 +34,20 @@ func (p *Pusher) OverQuota(ctx context.Context, repo Repository, inFlight bool) 
 			return false, fmt.Errorf("sum up uploads to %s/%s: %w", repo.Namespace, repo.Name, err)
 		}
 	}
-	return p.overQuota(ctx, q, repo, received)
+	return p.checkQuota(ctx, q, repo, received, true)
 }
 
-// overQuota tells whether the namespace's use, this push included, and further bytes reach a limit that rejects, and tells
-// the namespace when they reach any.
-func (p *Pusher) overQuota(ctx context.Context, q *sqlc.Queries, repo Repository, further int64) (bool, error) {
+// overQuota is OverQuota for a push whose manifest counts already.
+func (p *Pusher) overQuota(ctx context.Context, q *sqlc.Queries, repo Repository) (bool, error) {
 	if !p.Settings.Quota || !p.Settings.VerifyQuota {
 		return false, nil
 	}
+	return p.checkQuota(ctx, q, repo, 0, false)
+}
+
+// checkQuota holds the namespace's use and further bytes against its limits. What it tells the namespace about uploads has
+// the severity in it, as in the legacy server.
+func (p *Pusher) checkQuota(ctx context.Context, q *sqlc.Queries, repo Repository, further int64, uploads bool) (bool, error) {
 	rows, err := q.NamespaceQuota(ctx, repo.NamespaceID)
 	if err != nil {
 		return false, fmt.Errorf("look up quota of %s: %w", repo.Namespace, err)
@@ -67,7 +72,11 @@ func (p *Pusher) overQuota(ctx context.Context, q *sqlc.Queries, repo Repository
 		return false, nil
 	}
 	kind := map[string]string{"Warning": "quota_warning", "Reject": "quota_error"}[severity]
-	metadata, err := pyjson.Spaced(map[string]string{"namespace": repo.Namespace})
+	members := map[string]string{"namespace": repo.Namespace}
+	if uploads {
+		members["severity"] = severity
+	}
+	metadata, err := pyjson.Spaced(members)
 	if err != nil {
 		return false, err
 	}

@@ -230,4 +230,8 @@ func TestUploadsOverQuota(t *testing.T) {
 	if !strings.Contains(got.body, `"code":"DENIED"`) {
 		t.Errorf("refused with %s", got.body)
 	}
+	const told = `SELECT string_agg(n.metadata_json, '') FROM notification n JOIN notificationkind k ON k.id = n.kind_id WHERE k.name = 'quota_error'`
+	if text := r.conn(told); text != `{"namespace": "devtable", "severity": "Reject"}` {
+		t.Errorf("told the namespace %s", text)
+	}
 }
