@@ -47,7 +47,8 @@ func (r *Restart) Run(ctx context.Context, o Observer) ([]Timing, error) {
 		old := r.State.Slot
 		next := c.Slots[(slices.Index(c.Slots, old)+1)%len(c.Slots)]
 		add(Step{Name: "start-" + name + "-" + next, Title: "start " + name + " in slot " + next, Run: func(ctx context.Context) error {
-			if err := r.Systemd.Start(ctx, quadlet.Service(name, next)); err != nil {
+			// Not just a start: an interrupted switch may have left an old one running there.
+			if err := r.Systemd.Restart(ctx, quadlet.Service(name, next)); err != nil {
 				return err
 			}
 			return r.ready(ctx, name, next)
