@@ -13,11 +13,11 @@ import (
 )
 
 // writeFile replaces a file durably: after a power cut it is the old or the new one, and the new one once this has
-// returned. A file that is as wanted already is left alone.
+// returned. A file that is as wanted already is left alone; only its name may not have reached the disk yet.
 func writeFile(path string, data []byte, mode fs.FileMode) error {
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) {
 		if info, err := os.Lstat(path); err == nil && info.Mode() == mode {
-			return nil
+			return syncDir(filepath.Dir(path))
 		}
 	}
 	if err := renameio.WriteFile(path, data, mode, renameio.IgnoreUmask()); err != nil {
@@ -61,7 +61,7 @@ func replaceDir(staged, target string) error {
 // symlink makes a link durably, whatever was there.
 func symlink(target, link string) error {
 	if now, err := os.Readlink(link); err == nil && now == target {
-		return nil
+		return syncDir(filepath.Dir(link))
 	}
 	if err := renameio.Symlink(target, link); err != nil {
 		return fmt.Errorf("link %s: %w", link, err)

@@ -72,6 +72,7 @@ type Install struct {
 	info     PodmanInfo
 	units    []*quadlet.Unit
 	password string
+	made     bool // the file of the password was made in this run
 	valid    bool // password is the user's
 	ownCA    bool
 	resumed  bool
@@ -302,12 +303,12 @@ func (i *Install) settings(ctx context.Context) error {
 	if err := writeFile(l.ConfigFile(), text, 0o600); err != nil {
 		return err
 	}
-	password, err := ensurePassword(l, i.Request.Password)
+	password, made, err := ensurePassword(l, i.Request.Password)
 	if err != nil {
 		return err
 	}
 	i.mu.Lock()
-	i.password = password
+	i.password, i.made = password, made
 	i.mu.Unlock()
 	return i.Host.Copy(ctx, []CopyFile{{l.ConfigFile(), Ownership{filepath.Join(l.Data, "conf", config.FileName), daemonID, 0o400}}})
 }
@@ -373,13 +374,17 @@ func (i *Install) trust() error {
 	if err := i.mkdir(dir, 0o755, Resource{}); err != nil {
 		return err
 	}
-	file := filepath.Join(dir, "ca.crt")
-	if err := i.creating(file, false); err != nil {
-		return err
-	}
 	ca, err := os.ReadFile(i.Layout.CACert())
 	if err != nil {
 		return fmt.Errorf("read CA: %w", err)
+	}
+	file := filepath.Join(dir, "ca.crt")
+	ours := slices.Contains(Inventory(i.Journal.Records()), Resource{Kind: File, Name: file})
+	if theirs, err := os.ReadFile(file); err == nil && !ours && !bytes.Equal(theirs, ca) {
+		file = filepath.Join(dir, "quayctl-ca.crt") // clients trust every *.crt there
+	}
+	if err := i.creating(file, false); err != nil {
+		return err
 	}
 	return writeFile(file, ca, 0o644)
 }
@@ -676,6 +681,14 @@ func (i *Install) user(ctx context.Context) error {
 	email := i.Request.User + "@" + mailDomain(i.Request.Hostname)
 	// A run that was interrupted may have made the user with a password that was given then.
 	valid, err := i.Database.EnsureUser(ctx, i.Layout.DSN(), i.Request.User, email, i.password, i.resumed && i.Request.Password != "")
+	switch {
+	case err != nil:
+		return err
+	case valid:
+		err = writePassword(i.Layout, i.password)
+	case i.made: // data were taken over whose user has another password
+		err = os.Remove(i.Layout.AdminPassword())
+	}
 	i.valid = valid
 	return err
 }

@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"os"
@@ -248,6 +249,99 @@ func TestRestartSwitchesSlots(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestRestartAfterAnInterruptedSwitch: the slot that an interrupted switch did not stop does not pass for a new one.
+func TestRestartAfterAnInterruptedSwitch(t *testing.T) {
+	m := newMachine()
+	l := testLayout(t.TempDir())
+	if _, err := install(t, l, m, request, nil); err != nil {
+		t.Fatal(err)
+	}
+	restart := func(after func(Record)) error {
+		s, err := ReadState(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		j, err := OpenForInstall(l, testClock)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer j.Close()
+		ctx, cancel := context.WithCancelCause(t.Context())
+		defer cancel(nil)
+		j.After = func(r Record) {
+			if after == nil && r.Event == Done && r.Step == "switch-edge" {
+				cancel(errCut)
+			}
+		}
+		_, err = (&Restart{Layout: l, State: s, Components: []string{"edge"}, Journal: j, Clock: testClock, Systemd: m, Host: m}).Run(ctx, silent{})
+		return err
+	}
+	if err := restart(nil); !errors.Is(err, errCut) || !m.active["quay-edge-a.service"] || !m.active["quay-edge-b.service"] {
+		t.Fatalf("%v, %v", err, m.active)
+	}
+	m.running = nil
+	if err := restart(func(Record) {}); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(m.running, []string{"quay-edge-a.service"}) || m.active["quay-edge-b.service"] {
+		t.Errorf("started %v, active %v", m.running, m.active)
+	}
+}
+
+// TestPasswordOfKeptData: the file never ends up with a password that is not the user's.
+func TestPasswordOfKeptData(t *testing.T) {
+	m := newMachine()
+	l := testLayout(t.TempDir())
+	if _, err := install(t, l, m, request, nil); err != nil {
+		t.Fatal(err)
+	}
+	valid := string(read(t, l.AdminPassword()))
+	if err := uninstall(t, l, m, false); err != nil {
+		t.Fatal(err)
+	}
+	other := request
+	other.Password = "another-password"
+	if r, err := install(t, l, m, other, nil); err != nil || r.Proof != "answer" {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if now := string(read(t, l.AdminPassword())); now != valid || m.users["admin"] != valid {
+		t.Errorf("the file tells %q, the user has %q", now, m.users["admin"])
+	}
+	if err := errors.Join(uninstall(t, l, m, false), os.Remove(l.AdminPassword())); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := install(t, l, m, request, nil); err != nil {
+		t.Fatal(err)
+	}
+	if exists(l.AdminPassword()) {
+		t.Error("a password was made up for a user who has another one")
+	}
+}
+
+// TestTrustKeepsTheirs: a CA that somebody else wants trusted for this registry stays.
+func TestTrustKeepsTheirs(t *testing.T) {
+	m := newMachine()
+	l := testLayout(t.TempDir())
+	dir := filepath.Join(l.Trust, "registry.example.com:8443")
+	theirs := filepath.Join(dir, "ca.crt")
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(theirs, []byte("theirs"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := install(t, l, m, request, nil); err != nil {
+		t.Fatal(err)
+	}
+	ours := filepath.Join(dir, "quayctl-ca.crt")
+	if string(read(t, theirs)) != "theirs" || string(read(t, ours)) != string(read(t, l.CACert())) {
+		t.Errorf("theirs: %s", read(t, theirs))
+	}
+	if err := uninstall(t, l, m, true); err != nil {
+		t.Fatal(err)
+	}
+	if exists(ours) || string(read(t, theirs)) != "theirs" {
+		t.Error("theirs was removed, or ours was not")
 	}
 }
 

@@ -84,8 +84,10 @@ func (m *machine) Reload(context.Context) error { return nil }
 func (m *machine) Start(_ context.Context, unit string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.active[unit] = true
-	m.running = append(m.running, unit)
+	if !m.active[unit] { // as systemd: what runs is not started again
+		m.active[unit] = true
+		m.running = append(m.running, unit)
+	}
 	return nil
 }
 
@@ -96,7 +98,9 @@ func (m *machine) Stop(_ context.Context, unit string) error {
 	return nil
 }
 
-func (m *machine) Restart(ctx context.Context, unit string) error { return m.Start(ctx, unit) }
+func (m *machine) Restart(ctx context.Context, unit string) error {
+	return errors.Join(m.Stop(ctx, unit), m.Start(ctx, unit))
+}
 
 func (m *machine) Units(_ context.Context, names ...string) ([]UnitState, error) {
 	m.mu.Lock()

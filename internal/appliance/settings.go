@@ -143,19 +143,27 @@ func sameYAML(a, b *yaml.Node) bool {
 }
 
 // ensurePassword gives the first user's password: the given one, else the one in the file, else a new one, which is
-// written to the file first.
-func ensurePassword(l Layout, given string) (string, error) {
-	if given != "" {
-		return given, writeFile(l.AdminPassword(), []byte(given+"\n"), 0o600)
-	}
+// written to the file first. A given one does not replace that in the file, which may be the one that is valid; made tells
+// that there was none.
+func ensurePassword(l Layout, given string) (password string, made bool, err error) {
 	b, err := os.ReadFile(l.AdminPassword())
-	if err == nil {
-		if p := strings.TrimSpace(string(b)); p != "" {
-			return p, nil
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("read password: %w", err)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", false, fmt.Errorf("read password: %w", err)
 	}
-	p := rand.Text() // 130 bits
-	return p, writeFile(l.AdminPassword(), []byte(p+"\n"), 0o600)
+	kept := strings.TrimSuffix(string(b), "\n")
+	switch {
+	case given != "" && kept != "":
+		return given, false, nil
+	case kept != "":
+		return kept, false, nil
+	case given != "":
+		password = given
+	default:
+		password = rand.Text() // 130 bits
+	}
+	return password, true, writePassword(l, password)
+}
+
+func writePassword(l Layout, password string) error {
+	return writeFile(l.AdminPassword(), []byte(password+"\n"), 0o600)
 }
