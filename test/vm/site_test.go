@@ -312,17 +312,19 @@ func (s *site) wantPull(in installed, tag name.Tag, img v1.Image) {
 // What Podman and the journal keep for themselves is left out; what lies in Podman's store is asked of Podman.
 func (s *site) inventory() string {
 	s.t.Helper()
-	podman := `if command -v podman >/dev/null; then
+	const podman = `if command -v podman >/dev/null; then
 			podman images --all --quiet --no-trunc; podman ps --all --quiet; podman volume ls --quiet; podman secret ls --quiet; podman network ls --quiet
 		fi
 		echo podman.socket $(SYSTEMCTL is-active podman.socket) $(SYSTEMCTL is-enabled podman.socket)
 		SYSTEMCTL list-units --all --plain --no-legend 'quay*' | awk '{print $1,$3,$4}'
-		SYSTEMCTL list-unit-files --no-legend 'quay*' || true`
-	out := s.Run(strings.ReplaceAll(podman, "SYSTEMCTL", "systemctl"))
-	if s.User != "root" {
-		out += s.RunAs(s.User, strings.ReplaceAll(podman, "SYSTEMCTL", "systemctl --user"))
+		SYSTEMCTL list-unit-files --no-legend 'quay*' || true
+		`
+	out := ""
+	if s.User != "root" { // first, as Podman makes directories for itself
+		out = s.RunAs(s.User, strings.ReplaceAll(podman, "SYSTEMCTL", "systemctl --user"))
 	}
-	return out + s.Run(`for root in / /var /home /root /srv /opt; do find $root -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /run -o -path /var/log -o -path /var/cache \
+	return out + s.Run(strings.ReplaceAll(podman, "SYSTEMCTL", "systemctl")+`
+		for root in / /var /home /root /srv /opt; do find $root -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /run -o -path /var/log -o -path /var/cache \
 			-o -path '/var/lib/systemd/*' -o -path '*/containers/storage' -o -path '*/containers/cache' -o -path '/var/tmp/systemd-private-*' \) -prune -o -printf '%y %m %u:%g %p %l\n'; done | sort -u
 		find /etc /usr/local -xdev -type f -exec sha256sum {} + | sort -k2
 		find /run /tmp -maxdepth 3 -name '*quay*' ! -path '/run/user/*/systemd/*' ! -name 'systemd-private-*' ! -path /run/user/quay | sort
