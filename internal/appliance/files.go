@@ -26,6 +26,14 @@ func writeFile(path string, data []byte, mode fs.FileMode) error {
 	return syncDir(filepath.Dir(path))
 }
 
+// makeDir makes a directory durably, with that mode whatever the umask is.
+func makeDir(path string, mode fs.FileMode) error {
+	if err := errors.Join(os.Mkdir(path, mode), os.Chmod(path, mode)); err != nil {
+		return fmt.Errorf("make directory: %w", err)
+	}
+	return syncDir(filepath.Dir(path))
+}
+
 func syncDir(path string) error {
 	d, err := os.Open(path)
 	if err != nil {
@@ -38,11 +46,20 @@ func syncDir(path string) error {
 	return nil
 }
 
-// replaceDir puts the directory staged in the place of target in one instant; what was there is deleted.
-func replaceDir(staged, target string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, staged, unix.AT_FDCWD, target, unix.RENAME_EXCHANGE)
-	if errors.Is(err, unix.ENOENT) {
+func renameExchange(a, b string) error {
+	return unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
+}
+
+// replaceDir puts the directory staged in the place of target, in one instant where exchange can; what was there is deleted.
+func replaceDir(staged, target string, exchange func(a, b string) error) error {
+	err := exchange(staged, target)
+	switch {
+	case errors.Is(err, unix.ENOENT):
 		err = os.Rename(staged, target)
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EXDEV):
+		// The file system cannot do it: NFS, or a lower layer of an overlay. Interrupted between the two, there are no
+		// units until the operation is run again.
+		err = errors.Join(os.RemoveAll(target), os.Rename(staged, target))
 	}
 	if err != nil {
 		return fmt.Errorf("put %s in place: %w", target, err)

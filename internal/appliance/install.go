@@ -201,10 +201,7 @@ func (i *Install) mkdir(path string, mode fs.FileMode, r Resource) error {
 		if d == path {
 			m = mode
 		}
-		if err := os.Mkdir(d, m); err != nil {
-			return fmt.Errorf("make directory: %w", err)
-		}
-		if err := syncDir(filepath.Dir(d)); err != nil {
+		if err := makeDir(d, m); err != nil {
 			return err
 		}
 	}
@@ -596,7 +593,7 @@ func (i *Install) link(ctx context.Context) error {
 	if err := i.Journal.Creating(Resource{Kind: Tree, Name: l.staged()}); err != nil {
 		return err
 	}
-	if err := errors.Join(os.RemoveAll(l.staged()), os.Mkdir(l.staged(), 0o755)); err != nil {
+	if err := errors.Join(os.RemoveAll(l.staged()), makeDir(l.staged(), 0o755)); err != nil {
 		return fmt.Errorf("put units in place: %w", err)
 	}
 	for _, u := range i.units {
@@ -614,7 +611,7 @@ func (i *Install) link(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := replaceDir(l.staged(), l.Quadlets); err != nil {
+	if err := replaceDir(l.staged(), l.Quadlets, renameExchange); err != nil {
 		return err
 	}
 	return i.Systemd.Reload(ctx)

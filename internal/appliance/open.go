@@ -1,7 +1,6 @@
 package appliance
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 
@@ -19,10 +18,7 @@ func OpenForInstall(l Layout, c clock.Clock) (*Journal, error) {
 		if d == l.Data {
 			mode = 0o700
 		}
-		if err := os.Mkdir(d, mode); err != nil {
-			return nil, fmt.Errorf("make data directory: %w", err)
-		}
-		if err := syncDir(filepath.Dir(d)); err != nil {
+		if err := makeDir(d, mode); err != nil {
 			return nil, err
 		}
 	}
