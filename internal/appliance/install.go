@@ -256,7 +256,8 @@ func (i *Install) directories(ctx context.Context) error {
 	}{
 		{"releases", -1, 0o700, false}, {"conf", daemonID, 0o500, false}, {"tls", daemonID, 0o500, false},
 		{"keys", daemonID, 0o700, true}, {"storage", daemonID, 0o700, true}, {"postgresql", postgresID, 0o700, true},
-		{"run", daemonID, 0o711, false}, {"run/pg", postgresID, 0o755, false},
+		// Sticky and not the daemons' own: none of them can put a link in the place of run/pg, which is root's to mount.
+		{"run", 0, fs.ModeSticky | 0o777, false}, {"run/pg", postgresID, 0o755, false},
 	} {
 		path := filepath.Join(l.Data, d.name)
 		if err := i.mkdir(path, 0o700, Resource{Kind: Tree, Keep: d.keep}); err != nil {

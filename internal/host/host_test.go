@@ -3,14 +3,17 @@ package host
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/quayctl/quayctl/internal/appliance"
 	"github.com/quayctl/quayctl/internal/clock"
 	"github.com/quayctl/quayctl/internal/metadata/pgtest"
 )
@@ -100,5 +103,19 @@ func TestReady(t *testing.T) {
 	stop(why)
 	if err := m.Ready(stopped, filepath.Join(t.TempDir(), "none")); !errors.Is(err, why) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+func TestOwnKnowsTheStickyBit(t *testing.T) {
+	dir := t.TempDir()
+	mode := fs.ModeDir | fs.ModeSticky | 0o777
+	if err := (&Machine{}).Own(t.Context(), []appliance.Ownership{{Path: dir, ID: os.Getuid(), Mode: mode}}); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode() != mode {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	if got := octal(mode); got != "1777" { // what rootless chmod is given
+		t.Errorf("octal: %s", got)
 	}
 }

@@ -68,7 +68,14 @@ done`
 	return m.unshare(ctx, "copy files", args...)
 }
 
-func octal(mode fs.FileMode) string { return fmt.Sprintf("%04o", mode.Perm()) }
+// octal is the mode as chmod takes it.
+func octal(mode fs.FileMode) string {
+	n := uint32(mode.Perm())
+	if mode&fs.ModeSticky != 0 {
+		n |= unix.S_ISVTX
+	}
+	return fmt.Sprintf("%04o", n)
+}
 
 func copyFile(c appliance.CopyFile) error {
 	b, err := os.ReadFile(c.From)
