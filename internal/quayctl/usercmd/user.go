@@ -125,15 +125,29 @@ func newPassword(f *cli.Factory, fromStdin bool, path string) (_ *password, err 
 	return p, nil
 }
 
-// commit makes the file durable under its name; without a file it does nothing.
+// commit makes the file durable under its name; without a file it does nothing. It is the last before the database
+// commits: an interruption leaves at worst a file with a password that was never set, and the command can be run again.
 func (p *password) commit() error {
 	if p.file == nil {
 		return nil
 	}
-	if err := p.file.CloseAtomicallyReplace(); err != nil {
+	err := p.file.CloseAtomicallyReplace()
+	if err == nil {
+		err = syncDir(filepath.Dir(p.path))
+	}
+	if err != nil {
 		return fmt.Errorf("write password file %s: %w", p.path, err)
 	}
 	return nil
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // discard removes the pending file; after commit it does nothing.
@@ -252,14 +266,13 @@ func create(ctx context.Context, opts *createOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, p.discard()) }()
 	err = db.Tx(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		_, err := users.Create(ctx, tx, users.New{Username: opts.username, Email: opts.email, PasswordHash: p.hash, Verified: true, Now: f.Clock.Now()})
-		return err
+		if _, err := users.Create(ctx, tx, users.New{Username: opts.username, Email: opts.email, PasswordHash: p.hash, Verified: true, Now: f.Clock.Now()}); err != nil {
+			return err
+		}
+		return p.commit()
 	})
 	if err != nil {
 		return userError(err)
-	}
-	if err := p.commit(); err != nil {
-		return cli.NewError(cli.ExitFailure, "", err, "the user exists; set a password with `quayctl user reset-password "+opts.username+"`")
 	}
 	return report(f, opts.format, "created user", changed{opts.username, opts.email, p.path})
 }
@@ -317,13 +330,13 @@ func reset(ctx context.Context, opts *resetOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, p.discard()) }()
 	err = db.Tx(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		return users.ResetPassword(ctx, tx, opts.username, p.hash, f.Clock.Now())
+		if err := users.ResetPassword(ctx, tx, opts.username, p.hash, f.Clock.Now()); err != nil {
+			return err
+		}
+		return p.commit()
 	})
 	if err != nil {
 		return userError(err)
-	}
-	if err := p.commit(); err != nil {
-		return cli.NewError(cli.ExitFailure, "", err, "the password was changed but is not told anywhere; run the command again")
 	}
 	return report(f, opts.format, "reset the password of", changed{Username: opts.username, PasswordFile: p.path})
 }
