@@ -104,7 +104,7 @@ func (l *Local) Put(ctx context.Context, key string, r io.Reader, _ PutOptions) 
 	if err != nil {
 		return err
 	}
-	n, _, err := l.Append(ctx, name, 0, r, state)
+	n, err := l.write(name, 0, r, false) // complete makes it durable
 	if err == nil {
 		err = l.complete(name, key, n, true)
 	}
@@ -155,29 +155,39 @@ func (l *Local) StartUpload(context.Context) (string, State, error) {
 
 // Append implements Driver.
 func (l *Local) Append(_ context.Context, name string, offset int64, r io.Reader, state State) (int64, State, error) {
+	n, err := l.write(name, offset, r, true)
+	return n, state, err
+}
+
+// write appends, and syncs what it has appended if asked to.
+func (l *Local) write(name string, offset int64, r io.Reader, durable bool) (int64, error) {
 	f, size, err := l.openUpload(name)
 	if err != nil {
-		return 0, state, err
+		return 0, err
 	}
-	defer f.Close() //nolint:errcheck // written bytes are checked and synced by Complete
+	defer f.Close() //nolint:errcheck // written bytes are checked and synced
 	if size < offset {
-		return 0, state, fmt.Errorf("append to upload %s at %d: only %d bytes are stored: %w", name, offset, size, ErrConflict)
+		return 0, fmt.Errorf("append to upload %s at %d: only %d bytes are stored: %w", name, offset, size, ErrConflict)
 	}
 	if size > offset {
 		if err := f.Truncate(offset); err != nil {
-			return 0, state, fmt.Errorf("append to upload %s: drop bytes after %d: %w", name, offset, err)
+			return 0, fmt.Errorf("append to upload %s: drop bytes after %d: %w", name, offset, err)
 		}
 	}
 	w := &appender{file: f, at: offset, flushed: offset}
 	_, err = io.Copy(w, r)
+	if durable && w.err == nil && w.at > offset {
+		// Without it a power cut can leave a file of the right size with zeros in it, and the hash goes on from the record.
+		w.err = f.Sync()
+	}
 	if w.err != nil {
 		failed := fmt.Errorf("append to upload %s: %w", name, l.explain(w.err))
-		return 0, state, errors.Join(failed, f.Truncate(offset))
+		return 0, errors.Join(failed, f.Truncate(offset))
 	}
 	if err != nil {
 		err = fmt.Errorf("append to upload %s: read body: %w", name, err)
 	}
-	return w.at - offset, state, err
+	return w.at - offset, err
 }
 
 // appender writes behind a position and keeps the kernel writing. It tells its own errors from the reader's.
@@ -283,11 +293,16 @@ func (l *Local) keepExisting(key string, size int64) (bool, error) {
 	return true, l.syncDir(dir)
 }
 
+// openUpload opens the file of an upload and locks it until it is closed: a process that is being replaced and its successor
+// may both be asked to write to it.
 func (l *Local) openUpload(name string) (*os.File, int64, error) {
 	f, err := l.root.OpenFile(UploadPrefix+name, os.O_RDWR, 0)
 	if err != nil {
 		return nil, 0, fmt.Errorf("open upload: %w", err)
 	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, 0, errors.Join(fmt.Errorf("another process works on upload %s: %w", name, ErrConflict), f.Close())
+	} // a file system without locks has to do without
 	info, err := f.Stat()
 	if err != nil {
 		return nil, 0, errors.Join(fmt.Errorf("stat upload: %w", err), f.Close())

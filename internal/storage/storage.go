@@ -83,8 +83,8 @@ type Driver interface {
 	// Append adds to an upload that has offset bytes so far; bytes beyond offset left over by an
 	// interrupted call are dropped. It reads r to its end. It returns how many bytes of r it took and the
 	// state to remember; with an error from r, those are valid too and the upload goes on from there, with
-	// any other error the upload is as before the call. ErrConflict: fewer than offset bytes are there.
-	// Durability is Complete's business.
+	// any other error the upload is as before the call. ErrConflict: fewer than offset bytes are there, or another
+	// process writes. What it says it took is durable, as the caller's record of it is.
 	Append(ctx context.Context, name string, offset int64, r io.Reader, state State) (written int64, next State, err error)
 
 	// Complete makes an upload of size bytes the object key. When it returns nil the object is durable and

@@ -374,3 +374,75 @@ func BenchmarkDownload(b *testing.B) {
 		})
 	})
 }
+
+// dirty is how many pages of a file are not on the disk yet.
+func dirty(t *testing.T, name string) uint64 {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var s unix.Cachestat_t
+	if err := unix.Cachestat(uint(f.Fd()), &unix.CachestatRange{}, &s, 0); err != nil {
+		t.Skipf("this kernel does not tell what is on the disk: %v", err)
+	}
+	return s.Dirty + s.Writeback
+}
+
+// A row of the database says how much of an upload there is; after a power cut it must not say more than the disk has.
+func TestChunksAreDurable(t *testing.T) {
+	l, dir := openLocal(t)
+	probe := filepath.Join(dir, "probe")
+	if err := os.WriteFile(probe, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if dirty(t, probe) == 0 {
+		t.Skip("this file system does not tell what is on the disk")
+	}
+	name, state, err := l.StartUpload(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := l.Append(t.Context(), name, 0, strings.NewReader(strings.Repeat("x", 1<<20)), state); err != nil {
+		t.Fatal(err)
+	}
+	if n := dirty(t, filepath.Join(dir, storage.UploadPrefix+name)); n != 0 {
+		t.Errorf("%d pages of an acknowledged chunk are not on the disk", n)
+	}
+}
+
+// While one process appends, another neither appends to the same upload nor makes it an object.
+func TestOneProcessWritesToAnUpload(t *testing.T) {
+	l, dir := openLocal(t)
+	other, err := storage.OpenLocal(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	name, state, err := l.StartUpload(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, feed := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		_, _, err := l.Append(t.Context(), name, 0, body, state)
+		ended <- err
+	}()
+	if _, err := feed.Write([]byte("first")); err != nil { // from here on the file is open
+		t.Fatal(err)
+	}
+	if _, _, err := other.Append(t.Context(), name, 0, strings.NewReader("other"), state); !errors.Is(err, storage.ErrConflict) {
+		t.Errorf("second Append = %v, want ErrConflict", err)
+	}
+	if err := other.Complete(t.Context(), name, storagetest.Key([]byte("first")), 5, state); !errors.Is(err, storage.ErrConflict) {
+		t.Errorf("Complete beside Append = %v, want ErrConflict", err)
+	}
+	if err := errors.Join(feed.Close(), <-ended); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Complete(t.Context(), name, storagetest.Key([]byte("first")), 5, state); err != nil {
+		t.Errorf("Complete after Append = %v", err)
+	}
+}
