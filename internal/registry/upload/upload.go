@@ -368,6 +368,11 @@ func (u *Uploads) commit(ctx context.Context, r *row, digest string) error {
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = ErrRepositoryGone
 	}
+	if err == nil {
+		// A collector that took a lost lock over may have found no row yet and removed the object. Then the client pushes
+		// again, which brings it back.
+		err = lease.Check(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("commit blob %s: %w", digest, err)
 	}

@@ -413,6 +413,42 @@ func TestAgainstCollector(t *testing.T) {
 	wg.Wait()
 }
 
+// lossy are locks that are lost as soon as they are held.
+type lossy struct {
+	locks.Locker
+	pg *pgtest.DB
+}
+
+func (l lossy) Acquire(ctx context.Context, name string, ttl time.Duration) (locks.Lease, error) {
+	lease, err := l.Locker.Acquire(ctx, name, ttl)
+	l.pg.Exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '%-locks'")
+	return lease, err
+}
+
+// A commit is not acknowledged when a collector may have taken its lock over.
+func TestLostLock(t *testing.T) {
+	w := newWorld(t)
+	held := w.Locks
+	w.Locks = lossy{held, w.pg}
+	c := noise(5000)
+	if _, err := w.Finish(t.Context(), w.begin(t, w.Uploads), whole(c), digestOf(c)); !errors.Is(err, locks.ErrLost) {
+		t.Errorf("Finish = %v, want ErrLost", err)
+	}
+	w.wantNothing(t)
+	key, err := storage.BlobKey(digestOf(c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(w.dir, key)); err != nil { // as that collector does
+		t.Fatal(err)
+	}
+	w.Locks = held
+	if _, err := w.Finish(t.Context(), w.begin(t, w.Uploads), whole(c), digestOf(c)); err != nil {
+		t.Fatal(err)
+	}
+	w.wantBlob(t, c)
+}
+
 func TestLink(t *testing.T) {
 	w := newWorld(t)
 	c := noise(100)
