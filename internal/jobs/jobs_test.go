@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +14,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/quayctl/quayctl/internal/clock"
+	"github.com/quayctl/quayctl/internal/config"
 	"github.com/quayctl/quayctl/internal/jobs"
 	"github.com/quayctl/quayctl/internal/metadata/pgtest"
 )
@@ -319,4 +323,25 @@ func TestRegistryTotal(t *testing.T) {
 		`SELECT size_bytes FROM quotaregistrysize`:                                                     i.count(`SELECT sum(image_size) FROM imagestorage`),
 		`SELECT count(*) FROM quotaregistrysize WHERE NOT running AND NOT queued AND completed_ms > 0`: 1,
 	})
+}
+
+// TestDaemon starts the daemon until it is ready and stops it.
+func TestDaemon(t *testing.T) {
+	i := install(t)
+	cfg, err := config.Load(i.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := jobs.Compose(t.Context(), jobs.Options{Config: cfg, Clock: clock.Real{}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	daemon := w.Daemon()
+	ready := false
+	daemon.OnReady = func([]net.Addr, net.Addr) { ready = true; stop() }
+	if err := daemon.Run(ctx); err != nil || !ready {
+		t.Errorf("ready: %v, error: %v", ready, err)
+	}
 }
