@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -55,7 +54,6 @@ type Cache struct {
 	// background tells whether layers are queued for the worker that downloads before they are asked for.
 	background bool
 	flights    singleflight.Group
-	downloads  atomic.Int64 // begun
 }
 
 // New makes a Cache; nil when the configuration has none (FEATURE_PROXY_CACHE), or when nothing may be written.
@@ -318,7 +316,6 @@ func (c *Cache) present(ctx context.Context, namespace, repository, digest strin
 
 // download brings a blob from the upstream into storage, under the digest that its bytes have.
 func (c *Cache) download(ctx context.Context, o *organization, namespace, repository, digest string) error {
-	c.downloads.Add(1)
 	repo, err := c.Directory.Repository(ctx, namespace, repository)
 	if err == nil && repo == nil {
 		err = regerr.BlobUnknown()

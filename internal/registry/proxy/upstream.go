@@ -25,8 +25,10 @@ const (
 	manifestTime = 30 * time.Second  // for an answer that is no blob, from the first byte sent to the last received
 	patience     = 120 * time.Second // for the next bytes of a blob
 
-	maxManifest = 4 << 20 // bytes, as of a push
-	maxToken    = 1 << 20 // bytes of a token service's answer
+	maxManifest  = 4 << 20   // bytes, as of a push
+	maxToken     = 1 << 20   // bytes of a token service's answer
+	maxHeader    = 256 << 10 // bytes of any answer's header
+	maxRedirects = 5
 
 	tokenLife   = time.Hour        // of a token whose service does not tell
 	tokenMargin = 10 * time.Second // a token is not used that short before its end
@@ -83,7 +85,16 @@ func newClient(guard *ssrf.Guard) *http.Client {
 		MaxIdleConnsPerHost: 8,
 		IdleConnTimeout:     patience,
 		// Digests are of the bytes that travel.
-		DisableCompression: true,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxHeader,
+	}, CheckRedirect: func(request *http.Request, via []*http.Request) error {
+		if len(via) > maxRedirects {
+			return errors.New("too many redirects")
+		}
+		if via[0].URL.Scheme == "https" && request.URL.Scheme != "https" {
+			return fmt.Errorf("redirect to %s is not secure", request.URL.Host)
+		}
+		return nil
 	}}
 }
 
@@ -272,6 +283,9 @@ func (u *upstream) basic() string {
 // token asks the token service of a challenge.
 func (u *upstream) token(ctx context.Context, challenge map[string]string) (authorization string, life time.Duration, err error) {
 	realm := challenge["realm"]
+	if strings.HasPrefix(u.base, "https:") && !strings.HasPrefix(realm, "https:") {
+		return "", 0, unusable("the token service of the upstream registry is not secure", fmt.Errorf("realm is %q", realm))
+	}
 	separator := "?"
 	if strings.Contains(realm, "?") {
 		separator = "&"
