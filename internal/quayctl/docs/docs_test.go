@@ -101,7 +101,7 @@ func TestCommands(t *testing.T) {
 			t.Errorf("%s: --output is not the flag of all other commands", path)
 		}
 		for _, form := range []string{"exec " + path, "exits 2 " + path} {
-			if !regexp.MustCompile(`(?m)^` + form + `\b`).MatchString(scripts) && !strings.Contains(scripts, "exec quayctl help "+strings.TrimPrefix(path, "quayctl ")) {
+			if !regexp.MustCompile(`(?m)^`+form+`\b`).MatchString(scripts) && !strings.Contains(scripts, "exec quayctl help "+strings.TrimPrefix(path, "quayctl ")) {
 				t.Errorf("no script in testdata/scripts has %q", form)
 			}
 		}

@@ -20,8 +20,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// opener opens the database of an installation. The caller closes it.
+type opener func(context.Context, *cli.Factory) (*metadata.DB, error)
+
 // New returns the command with its subcommands.
-func New(f *cli.Factory) *cobra.Command {
+func New(f *cli.Factory) *cobra.Command { return newCmd(f, database) }
+
+func newCmd(f *cli.Factory, open opener) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "user",
 		Short: "Create and list users, and reset their passwords",
@@ -34,11 +39,11 @@ never printed.`,
 		Example: `  quayctl user create alice --email alice@example.com
   quayctl user list`,
 	}
-	cmd.AddCommand(newCreate(f, create), newReset(f, reset), newList(f, list))
+	cmd.AddCommand(newCreate(f, open.create), newReset(f, open.reset), newList(f, open.list))
 	return cmd
 }
 
-// database opens the installation's database. The caller closes it.
+// database opens the database of this user's installation.
 func database(ctx context.Context, f *cli.Factory) (*metadata.DB, error) {
 	l, err := f.Installation()
 	if err != nil {
@@ -243,7 +248,7 @@ func must(err error) {
 	}
 }
 
-func create(ctx context.Context, opts *createOptions) (err error) {
+func (open opener) create(ctx context.Context, opts *createOptions) (err error) {
 	if err := users.ValidateUsername(opts.username); err != nil {
 		return userError(err)
 	}
@@ -251,7 +256,7 @@ func create(ctx context.Context, opts *createOptions) (err error) {
 		return userError(err)
 	}
 	f := opts.factory
-	db, err := database(ctx, f)
+	db, err := open(ctx, f)
 	if err != nil {
 		return err
 	}
@@ -309,13 +314,13 @@ from standard input, or made up and written to a file of mode 0600 whose path is
 	return cmd
 }
 
-func reset(ctx context.Context, opts *resetOptions) (err error) {
+func (open opener) reset(ctx context.Context, opts *resetOptions) (err error) {
 	f := opts.factory
 	// The name becomes part of a path: only what can be a user's name may.
 	if strings.ContainsAny(opts.username, "/\x00") || opts.username == "" || opts.username == "." || opts.username == ".." {
 		return cli.Usagef("%q cannot be the name of a user", opts.username)
 	}
-	db, err := database(ctx, f)
+	db, err := open(ctx, f)
 	if err != nil {
 		return err
 	}
@@ -372,8 +377,8 @@ func newList(f *cli.Factory, runF func(context.Context, *listOptions) error) *co
 	return cmd
 }
 
-func list(ctx context.Context, opts *listOptions) error {
-	db, err := database(ctx, opts.factory)
+func (open opener) list(ctx context.Context, opts *listOptions) error {
+	db, err := open(ctx, opts.factory)
 	if err != nil {
 		return err
 	}
