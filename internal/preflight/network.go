@@ -78,6 +78,8 @@ func listeners(h *Host, port int) ([]listener, error) {
 type process struct {
 	pid  int
 	comm string
+	// ours tells whether it serves an installation: the edge in its container with Podman around it, or systemd for it.
+	ours bool
 }
 
 // holders gives the processes that have one of the sockets open. Those of other users are visible to root alone.
@@ -100,7 +102,9 @@ func holders(h *Host, sockets []listener) []process {
 			continue
 		}
 		comm, _ := os.ReadFile(filepath.Join(dir, "comm")) // it may have ended meanwhile
-		p := process{pid, orUnknown(strings.TrimSpace(string(comm)))}
+		cgroup, _ := os.ReadFile(filepath.Join(dir, "cgroup"))
+		p := process{pid: pid, comm: orUnknown(strings.TrimSpace(string(comm)))}
+		p.ours = p.comm == "systemd" || strings.Contains(string(cgroup), "/quay-edge-")
 		if !slices.Contains(found, p) {
 			found = append(found, p)
 		}
@@ -121,7 +125,7 @@ func checkPort(_ context.Context, h *Host, t *Target) finding {
 		return good("free", needed)
 	}
 	who := holders(h, found)
-	if t.OwnPort == t.Port && !slices.ContainsFunc(who, func(p process) bool { return p.comm != "systemd" && p.comm != "edge" }) {
+	if t.OwnPort == t.Port && !slices.ContainsFunc(who, func(p process) bool { return !p.ours }) {
 		return good("served by this installation", needed)
 	}
 	var names []string

@@ -360,6 +360,11 @@ func TestFindings(t *testing.T) {
 		{"port-free/unseen holder", 1000, func(m *machine) { m.listen("tcp", 8443, 65533, 4711, 0, "") }, Failed, []string{"a process of user 65533"}},
 		{"port-free/another port", 0, func(m *machine) { m.listen("tcp", 8444, 0, 4711, 42, "nginx") }, OK, []string{"free"}},
 		{"port-free/ours", 0, func(m *machine) { m.listen("tcp6", 8443, 0, 4711, 1, "systemd"); m.target.OwnPort = 8443 }, OK, []string{"this installation"}},
+		{"port-free/ours, in its container", 0, func(m *machine) {
+			m.listen("tcp6", 8443, 0, 4711, 42, "conmon")
+			m.write("/proc/42/cgroup", "0::/system.slice/quay-edge-b.service/libpod-payload-1\n")
+			m.target.OwnPort = 8443
+		}, OK, []string{"this installation"}},
 		{"port-free/ours, held by another", 0, func(m *machine) { m.listen("tcp", 8443, 0, 4711, 42, "nginx"); m.target.OwnPort = 8443 }, Failed, []string{"nginx"}},
 		{"port-free/systemd, not ours", 0, func(m *machine) { m.listen("tcp", 8443, 0, 4711, 1, "systemd") }, Failed, []string{"systemd (process 1)"}},
 		{"hostname-resolves", 0, func(m *machine) { m.target.Hostname = "nowhere.invalid" }, Failed, []string{"nowhere.invalid does not resolve", "192.0.2.10 nowhere.invalid", "/etc/hosts"}},
