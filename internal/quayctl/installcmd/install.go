@@ -206,6 +206,12 @@ func (o *options) layout() (appliance.Layout, bool, error) {
 			return l, false, err
 		}
 	}
+	if found {
+		if err := appliance.CheckData(l); err != nil {
+			return l, false, cli.NewError(cli.ExitPreflight, "installation", err,
+				"mount their file system, or restore them from a backup; to begin anew without them: quayctl uninstall --delete-data")
+		}
+	}
 	if err := l.Validate(); err != nil {
 		return l, false, cli.NewError(cli.ExitUsage, "--data-dir", err, "")
 	}

@@ -163,6 +163,9 @@ func look(ctx context.Context, f *cli.Factory, l appliance.Layout) (*Status, err
 	state, err := appliance.ReadState(l)
 	records, journalErr := appliance.ReadJournal(l.JournalFile())
 	last, any := appliance.LastOperation(records)
+	if missing := appliance.CheckData(l); missing != nil {
+		return nil, cli.NewError(cli.ExitUnhealthy, "installation", missing, "mount their file system, or restore them from a backup")
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		e := cli.NewError(cli.ExitNotInstalled, "installation", fmt.Errorf("it was removed; its data stay in %s", l.Data), "take them over with `quayctl install`")
 		if any && (last.Name != "uninstall" || !last.Complete()) {
@@ -249,7 +252,11 @@ func look(ctx context.Context, f *cli.Factory, l appliance.Layout) (*Status, err
 		s.Problems = append(s.Problems, "certificate: "+s.Certificate.Error)
 	}
 	if !s.StartsAtBoot {
-		s.Problems = append(s.Problems, "it does not start at boot: run `systemctl enable quay.target`")
+		manager := "systemctl"
+		if l.Rootless {
+			manager = "systemctl --user"
+		}
+		s.Problems = append(s.Problems, "it does not start at boot: run `"+manager+" enable quay.target`")
 	}
 	s.Healthy = len(s.Problems) == 0
 	return s, nil

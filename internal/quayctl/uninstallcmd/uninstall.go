@@ -79,11 +79,17 @@ func run(ctx context.Context, o *options) error {
 		return err
 	}
 	defer systemd.Close()
+	missing := appliance.CheckData(l)
 	journal, err := appliance.OpenForInstall(l, f.Clock)
 	if err != nil {
 		return err
 	}
 	defer journal.Close() //nolint:errcheck // every record is synced
+	if missing != nil {
+		if err := appliance.Recover(l, journal); err != nil {
+			return err
+		}
+	}
 	reporter := f.Progress()
 	defer reporter.Close()
 	u := &appliance.Uninstall{
@@ -116,6 +122,10 @@ func run(ctx context.Context, o *options) error {
 
 // refuse ends a removal of which nothing is left but kept data, unless those shall go.
 func (o *options) refuse(l appliance.Layout) error {
+	if err := appliance.CheckData(l); err != nil && !o.deleteData {
+		return cli.NewError(cli.ExitUnhealthy, "installation", err,
+			"mount their file system, or restore them; if they are lost: quayctl uninstall --delete-data, which leaves the images in Podman's store")
+	}
 	records, err := appliance.ReadJournal(l.JournalFile())
 	if err != nil {
 		return err
