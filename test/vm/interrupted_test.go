@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -18,9 +19,19 @@ import (
 	vm "github.com/quayctl/quayctl/test/vm"
 )
 
-// awaitStep waits until the journal on the machine's disk says that step has begun. The journal is watched, not polled: the file
+// journalSize is how many bytes the journal on the machine's disk has now.
+func (s *site) journalSize() int64 {
+	s.t.Helper()
+	info, err := os.Stat(s.Path(s.dataDir() + "/journal.jsonl"))
+	if err != nil {
+		return 0 // none yet
+	}
+	return info.Size()
+}
+
+// awaitStep waits until the journal on the machine's disk says, beyond its first bytes, that step has begun. The journal is watched, not polled: the file
 // and its directories appear while we look, so the nearest existing ancestor is watched until the next one exists.
-func (s *site) awaitStep(ctx context.Context, step string) error {
+func (s *site) awaitStep(ctx context.Context, step string, beyond int64) error {
 	s.t.Helper()
 	root := s.Path("/")
 	journal := filepath.Join(root, s.dataDir(), "journal.jsonl")
@@ -46,7 +57,7 @@ func (s *site) awaitStep(ctx context.Context, step string) error {
 			}
 			next = p
 		}
-		if begun(journal, step) {
+		if begun(journal, step, beyond) {
 			return nil
 		}
 		// What appeared before its directory was watched makes no event.
@@ -62,13 +73,16 @@ func (s *site) awaitStep(ctx context.Context, step string) error {
 	}
 }
 
-// begun tells whether a journal says that a step has begun.
-func begun(journal, step string) bool {
+// begun tells whether a journal says, beyond its first bytes, that a step has begun.
+func begun(journal, step string, beyond int64) bool {
 	f, err := os.Open(journal)
 	if err != nil {
 		return false
 	}
 	defer f.Close()
+	if _, err := f.Seek(beyond, io.SeekStart); err != nil {
+		return false
+	}
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		var r appliance.Record
 		if json.Unmarshal(lines.Bytes(), &r) == nil && r.Step == step && r.Event == appliance.Enter {
@@ -81,18 +95,25 @@ func begun(journal, step string) bool {
 // during runs install, calls do when step has begun, and gives how install ended.
 func (s *site) during(step string, do func()) vm.Result {
 	s.t.Helper()
+	return s.while(s.installArgs()+" --output json", step, do)
+}
+
+// while runs quayctl, calls do when step has begun, and gives how quayctl ended.
+func (s *site) while(args, step string, do func()) vm.Result {
+	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
+	beyond := s.journalSize()
 	ended, endedCancel := context.WithCancelCause(ctx)
 	var result vm.Result
 	go func() {
-		result = s.ExecContext(ctx, s.User, "cd ~/appliance && exec ./quayctl "+s.installArgs()+" --output json", nil)
-		endedCancel(errors.New("install has ended"))
+		result = s.ExecContext(ctx, s.User, "cd ~/appliance && exec ./quayctl "+args, nil)
+		endedCancel(errors.New("quayctl has ended"))
 	}()
-	if err := s.awaitStep(ended, step); err != nil {
+	if err := s.awaitStep(ended, step, beyond); err != nil {
 		cancel()
 		<-ended.Done()
-		s.t.Fatalf("wait for step %s: %v; install: exit %d\n%s%s", step, err, result.Code, result.Stdout, result.Stderr)
+		s.t.Fatalf("wait for step %s: %v; quayctl: exit %d\n%s%s", step, err, result.Code, result.Stdout, result.Stderr)
 	}
 	do()
 	<-ended.Done()
@@ -139,7 +160,8 @@ func TestPowerCut(t *testing.T) {
 	})
 }
 
-// TestInterrupt ends install at every journal step, by Ctrl-C and by kill -9; run again it ends healthy, and Ctrl-C has its own exit code.
+// TestInterrupt ends install at every journal step, one after the other, by Ctrl-C and by kill -9. Each run takes up what the one
+// before has left and comes at least one step further, the last ends healthy. Ctrl-C has its own exit code.
 func TestInterrupt(t *testing.T) {
 	forUsers(t, func(t *testing.T, user string) {
 		signal := map[string]string{"root": "INT", "quay": "KILL"}[user]
@@ -151,10 +173,34 @@ func TestInterrupt(t *testing.T) {
 			if signal == "INT" && r.Code != exitInterrupted && r.Code != 0 {
 				t.Errorf("at %s: Ctrl-C ends install with %d\n%s%s", step, r.Code, r.Stdout, r.Stderr)
 			}
-			s.finish()
-			s.want(s.quayctl("uninstall --yes --delete-data"), 0)
-			t.Logf("%s at %s: exit %d, finished; %.1f s", signal, step, r.Code, time.Since(began).Seconds())
+			t.Logf("%s at %s: exit %d, after %.1f s", signal, step, r.Code, time.Since(began).Seconds())
 		}
+		s.finish()
+		s.want(s.quayctl("uninstall --yes --delete-data"), 0)
 		s.wantSame(before, "uninstall after interruptions")
 	})
+}
+
+// TestInterruptedUninstall ends uninstall at every journal step, by kill -9 and at last by a power cut; run again it leaves nothing.
+func TestInterruptedUninstall(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, "root", vm.Options{})
+	before := s.inventory()
+	s.install()
+	const uninstall = "uninstall --yes --delete-data"
+	steps := appliance.UninstallSteps()
+	for i, step := range steps {
+		how := func() { s.Exec("root", "pkill -KILL -x quayctl", nil) }
+		if i == len(steps)-1 {
+			how = s.Cut
+		}
+		s.while(uninstall, step, how)
+		if i == len(steps)-1 {
+			s.On()
+		}
+	}
+	if r := s.quayctl(uninstall); r.Code != 0 && r.Code != exitNotInstalled {
+		t.Errorf("uninstall after interruptions exited %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	s.wantSame(before, "uninstall after interruptions")
 }
