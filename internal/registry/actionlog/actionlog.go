@@ -103,21 +103,6 @@ func (w *Writer) Log(ctx context.Context, e Entry) error {
 	return fmt.Errorf("log %s: %w", e.Kind, err)
 }
 
-// LogTx writes an entry as part of a transaction.
-func (w *Writer) LogTx(ctx context.Context, tx pgx.Tx, e Entry) error {
-	if w.skipped(e) {
-		return nil
-	}
-	row, err := w.row(ctx, e)
-	if err == nil {
-		err = sqlc.New(tx).AddLogEntry(ctx, row)
-	}
-	if err != nil {
-		return fmt.Errorf("log %s: %w", e.Kind, err)
-	}
-	return nil
-}
-
 // Drain returns when everything accepted is written, or with ctx's error.
 func (w *Writer) Drain(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/quayctl/quayctl/internal/clock"
 	"github.com/quayctl/quayctl/internal/config"
 	"github.com/quayctl/quayctl/internal/metadata"
@@ -158,17 +156,8 @@ func TestDrainLosesNothing(t *testing.T) {
 	}
 }
 
-func TestInTransaction(t *testing.T) {
+func TestUnknownKind(t *testing.T) {
 	f := newFixture(t, nil)
-	err := f.db.Tx(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
-		if err := f.log.LogTx(ctx, tx, pull(1)); err != nil {
-			return err
-		}
-		return fmt.Errorf("no")
-	})
-	if err == nil || f.rows() != 0 {
-		t.Errorf("an undone transaction left %d rows, %v", f.rows(), err)
-	}
 	if err := f.log.Log(t.Context(), actionlog.Entry{Kind: "no_such_kind"}); err == nil {
 		t.Error("an unknown kind was taken")
 	}
