@@ -239,7 +239,10 @@ func (v *Credentials) oauthToken(ctx context.Context, _, secret string) (*Princi
 	if err != nil {
 		return nil, fmt.Errorf("look up OAuth token: %w", err)
 	}
-	ok, err := v.passwords.match(row.TokenCode, secret[oauthTokenNameLength:])
+	ok, err := v.passwords.match(ctx, row.TokenCode, secret[oauthTokenNameLength:])
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("check OAuth token: %w", ctx.Err())
+	}
 	if err != nil {
 		v.log.ErrorContext(ctx, "cannot check OAuth token", "id", row.ID, "error", err)
 	}
@@ -356,7 +359,11 @@ func (v *Credentials) user(ctx context.Context, username, secret string) (*Princ
 	}
 	ok := false
 	if row.PasswordHash != nil {
-		if ok, err = v.passwords.match(*row.PasswordHash, password); err != nil {
+		ok, err = v.passwords.match(ctx, *row.PasswordHash, password)
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("check password: %w", ctx.Err()) // nothing was found out, so that no failure counts
+		}
+		if err != nil {
 			v.log.ErrorContext(ctx, "cannot check password", "user", row.Username, "error", err)
 		}
 	}

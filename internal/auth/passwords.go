@@ -1,11 +1,13 @@
 package auth
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -31,6 +33,9 @@ const (
 type passwords struct {
 	clock clock.Clock
 	key   []byte
+	// slots bounds how many are hashed at the same time: strangers who send passwords must not take every processor from
+	// those who pull.
+	slots chan struct{}
 	// once shares the work of equal questions asked at the same time.
 	once singleflight.Group
 
@@ -43,11 +48,13 @@ func newPasswords(c clock.Clock) (*passwords, error) {
 	if _, err := rand.Read(key); err != nil {
 		return nil, fmt.Errorf("make key for passwords in memory: %w", err)
 	}
-	return &passwords{clock: c, key: key, known: map[[sha256.Size]byte]time.Time{}}, nil
+	slots := make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1))
+	return &passwords{clock: c, key: key, slots: slots, known: map[[sha256.Size]byte]time.Time{}}, nil
 }
 
-// match tells whether hash was made of password. An error is a hash that is none.
-func (p *passwords) match(hash, password string) (bool, error) {
+// match tells whether hash was made of password. An error is a hash that is none, or ctx's when it ended before it was the
+// password's turn.
+func (p *passwords) match(ctx context.Context, hash, password string) (bool, error) {
 	if strings.ContainsRune(password, 0) {
 		return false, nil // bcrypt ends a password there
 	}
@@ -56,6 +63,15 @@ func (p *passwords) match(hash, password string) (bool, error) {
 	var id [sha256.Size]byte
 	mac.Sum(id[:0])
 	if p.remembered(id) {
+		return true, nil
+	}
+	select {
+	case p.slots <- struct{}{}:
+		defer func() { <-p.slots }()
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	if p.remembered(id) { // meanwhile
 		return true, nil
 	}
 	result, err, _ := p.once.Do(string(id[:]), func() (any, error) {

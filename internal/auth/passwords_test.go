@@ -1,6 +1,8 @@
 package auth
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -29,13 +31,37 @@ func TestBcrypt(t *testing.T) {
 		{"a\x00b", "$2b$04$abcdefghijklmnopqrstuughE8Ev8uGFaUgY2cNEySvxngrb/Jzdm", false},
 	} {
 		for range 2 { // the second answer comes from memory
-			if got, err := p.match(c.hash, c.password); err != nil || got != c.want {
+			if got, err := p.match(t.Context(), c.hash, c.password); err != nil || got != c.want {
 				t.Errorf("%q: %v, %v, want %v", c.password, got, err, c.want)
 			}
 		}
 	}
-	if _, err := p.match("garbage", "password"); err == nil {
+	if _, err := p.match(t.Context(), "garbage", "password"); err == nil {
 		t.Error("a hash that is none matched without an error")
+	}
+}
+
+func TestHashingIsBounded(t *testing.T) {
+	p, err := newPasswords(clock.NewFake(time.Unix(1700000000, 0)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const hash = "$2b$04$abcdefghijklmnopqrstuughE8Ev8uGFaUgY2cNEySvxngrb/Jzdm"
+	for range cap(p.slots) {
+		p.slots <- struct{}{}
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if ok, err := p.match(gone, hash, "password"); ok || !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, %v beyond the bound, want the end of its context", ok, err)
+	}
+	<-p.slots
+	if ok, err := p.match(t.Context(), hash, "password"); !ok || err != nil {
+		t.Errorf("%v, %v with a free slot", ok, err)
+	}
+	p.slots <- struct{}{}
+	if ok, err := p.match(gone, hash, "password"); !ok || err != nil {
+		t.Errorf("%v, %v: what is remembered needs no slot", ok, err)
 	}
 }
 
