@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -57,10 +58,13 @@ func Schema(kind string, version int) string { return fmt.Sprintf("quayctl/%s/v%
 // WriteJSON writes v, which must marshal to an object, as one indented document
 // with "schema": "quayctl/<kind>/v<version>" as its first member.
 func WriteJSON(w io.Writer, kind string, version int, v any) error {
-	body, err := json.Marshal(v)
-	if err != nil {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // json.Marshal would write & as \u0026
+	if err := enc.Encode(v); err != nil {
 		return fmt.Errorf("encode %s: %w", kind, err)
 	}
+	body := bytes.TrimSpace(b.Bytes())
 	if len(body) < 2 || body[0] != '{' {
 		return fmt.Errorf("encode %s: %T is no JSON object", kind, v)
 	}
