@@ -87,7 +87,25 @@ type Result struct {
 }
 
 // Tag stores m and lets the tag point at it. performer is the JSON object that notifications carry.
-func (p *Pusher) Tag(ctx context.Context, repo Repository, tag string, m *manifest.Manifest, performer string) (Result, error) {
+func (p *Pusher) Tag(ctx context.Context, repo Repository, tag string, m *manifest.Manifest, performer string) (result Result, err error) {
+	err = lookAgain(func() error {
+		result, err = p.tag(ctx, repo, tag, m, performer)
+		return err
+	})
+	return result, err
+}
+
+// lookAgain runs push, and once more from its beginning when a collector took away a row that it had found: the second time
+// the blob or manifest is missing, which has its own refusal, or is stored anew.
+func lookAgain(push func() error) error {
+	err := push()
+	if metadata.IsForeignKeyViolation(err) {
+		err = push()
+	}
+	return err
+}
+
+func (p *Pusher) tag(ctx context.Context, repo Repository, tag string, m *manifest.Manifest, performer string) (Result, error) {
 	w, err := p.prepare(ctx, repo, m, keepAlive)
 	if err != nil {
 		return Result{}, fmt.Errorf("push tag %s: %w", tag, err)
@@ -127,6 +145,10 @@ func (p *Pusher) Tag(ctx context.Context, repo Repository, tag string, m *manife
 
 // Untagged stores m and keeps it by a hidden tag: for good when it has a subject, otherwise for Settings.TemporaryTag.
 func (p *Pusher) Untagged(ctx context.Context, repo Repository, m *manifest.Manifest) error {
+	return lookAgain(func() error { return p.withoutTag(ctx, repo, m) })
+}
+
+func (p *Pusher) withoutTag(ctx context.Context, repo Repository, m *manifest.Manifest) error {
 	w, err := p.prepare(ctx, repo, m, p.Settings.TemporaryTag)
 	if err != nil {
 		return fmt.Errorf("push manifest %s: %w", m.Digest, err)
