@@ -482,11 +482,33 @@ func (i *Install) prove(ctx context.Context) error {
 	if i.valid {
 		p.Password = i.password
 	}
-	err = i.FrontDoor.Prove(ctx, p)
-	if i.valid {
-		err = errors.Join(err, i.Database.Forget(context.WithoutCancel(ctx), i.Layout.DSN(), i.Request.User, name))
+	if err := i.forgetProbes(ctx); err != nil { // of a run that was interrupted
+		return err
 	}
-	return err
+	if i.valid {
+		if err := i.Journal.Creating(Resource{Kind: Probe, Name: p.Repository}); err != nil {
+			return err
+		}
+	}
+	err = i.FrontDoor.Prove(ctx, p)
+	return errors.Join(err, i.forgetProbes(context.WithoutCancel(ctx)))
+}
+
+// forgetProbes removes the repositories that were made to prove the front door.
+func (i *Install) forgetProbes(ctx context.Context) error {
+	for _, r := range Inventory(i.Journal.Records()) {
+		if r.Kind != Probe {
+			continue
+		}
+		namespace, name, _ := strings.Cut(r.Name, "/")
+		if err := i.Database.Forget(ctx, i.Layout.DSN(), namespace, name); err != nil {
+			return err
+		}
+		if err := i.Journal.Append(Record{Event: Removed, Resource: &r}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // binary keeps quayctl for later, unless there is one that is not the installation's.

@@ -321,6 +321,21 @@ func TestPasswordOfKeptData(t *testing.T) {
 	}
 }
 
+// TestProbeOfAnInterruptedProof: the repository that was pushed as power failed is removed by the next run.
+func TestProbeOfAnInterruptedProof(t *testing.T) {
+	m := newMachine()
+	l := testLayout(t.TempDir())
+	m.proving = errCut
+	if _, err := install(t, l, m, request, nil); !errors.Is(err, errCut) || len(m.repos) != 1 {
+		t.Fatalf("%v, %v", err, m.repos)
+	}
+	m.cut()
+	m.proving = nil
+	if _, err := install(t, l, m, request, nil); err != nil || len(m.repos) != 0 {
+		t.Errorf("%v, left %v", err, m.repos)
+	}
+}
+
 // TestTrustKeepsTheirs: a CA that somebody else wants trusted for this registry stays.
 func TestTrustKeepsTheirs(t *testing.T) {
 	m := newMachine()

@@ -54,6 +54,7 @@ const (
 	Image        Kind = "image"         // Name is its ID
 	Linger       Kind = "linger"        // was off before
 	PodmanSocket Kind = "podman-socket" // was inactive before
+	Probe        Kind = "probe"         // a repository, Name is namespace/name; gone when the installation has ended
 )
 
 // Resource is something an installation has made on the machine, and an uninstallation removes.

@@ -32,6 +32,7 @@ type machine struct {
 	linger  bool
 	running []string // units started, in order
 	loads   int
+	proving error // power fails in the midst of a proof: nothing that follows is done
 }
 
 func newMachine() *machine {
@@ -181,6 +182,9 @@ func (m *machine) EnsureUser(_ context.Context, _, name, _, password string, res
 func (m *machine) Forget(_ context.Context, _, namespace, repository string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.proving != nil {
+		return m.proving
+	}
 	delete(m.repos, namespace+"/"+repository)
 	return nil
 }
@@ -203,6 +207,9 @@ func (m *machine) Prove(_ context.Context, p Proof) error {
 			return errors.New("wrong password")
 		}
 		m.repos[p.Repository] = true
+		if m.proving != nil {
+			return m.proving
+		}
 	}
 	return nil
 }
