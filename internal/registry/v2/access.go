@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -163,7 +164,9 @@ func (h *Handler) authenticate(r *http.Request, q *Request, surface *regerr.Surf
 		library = h.Config.LibraryNamespace
 	}
 	for _, a := range token.Access {
-		namespace, repo := SplitName(a.Name, library)
+		// A scope may begin with the server's name, and its token says it as it was asked. What was decided about is
+		// the repository behind it, never one of a namespace that is called like the server.
+		namespace, repo := SplitName(strings.TrimPrefix(a.Name, h.Config.ServerHostname+"/"), library)
 		key := namespace + "/" + repo
 		q.Access.grants[key] = max(q.Access.grants[key], auth.NeedOfActions(a.Actions))
 	}

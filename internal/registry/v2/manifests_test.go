@@ -43,6 +43,7 @@ type registry struct {
 	config *config.Config
 	conn   func(sql string, args ...any) string // the first column of the first row
 	exec   func(sql string, args ...any)
+	mint   func(repository, name string) string // a token that calls a repository so
 }
 
 func openRegistry(t *testing.T, change func(*config.Config)) *registry {
@@ -103,11 +104,16 @@ func openRegistry(t *testing.T, change func(*config.Config)) *registry {
 		check(err)
 	}
 	audience := cfg.ServerHostname
-	r.token, err = registryjwt.Mint(key, service, &audience, time.Now(), auth.Identity{Kind: auth.User, Username: "devtable",
-		Reference: r.conn(`SELECT uuid FROM "user" WHERE username = 'devtable'`)},
-		[]registryjwt.Grant{{Repository: "devtable/shared",
-			Access: registryjwt.Access{Type: "repository", Name: "devtable/shared", Actions: []string{"push", "pull"}}}})
-	check(err)
+	r.mint = func(repository, name string) string {
+		t.Helper()
+		token, err := registryjwt.Mint(key, service, &audience, time.Now(), auth.Identity{Kind: auth.User, Username: "devtable",
+			Reference: r.conn(`SELECT uuid FROM "user" WHERE username = 'devtable'`)},
+			[]registryjwt.Grant{{Repository: repository,
+				Access: registryjwt.Access{Type: "repository", Name: name, Actions: []string{"push", "pull"}}}})
+		check(err)
+		return token
+	}
+	r.token = r.mint("devtable/shared", "devtable/shared")
 	return r
 }
 
@@ -419,4 +425,19 @@ func TestPushesAndPullsInParallel(t *testing.T) {
 		AND t.lifetime_end_ms IS NULL`, []string{digestOf(bodies[0]), digestOf(bodies[1])}); n != "1" {
 		t.Errorf("%s tags are alive, want 1", n)
 	}
+}
+
+// A scope that begins with the server's name is decided about the repository behind it, so that its token must not open
+// one of a namespace with that name.
+func TestGrantWithServerName(t *testing.T) {
+	r := openRegistry(t, nil)
+	r.exec(`WITH n AS (INSERT INTO "user" (uuid, username, email, verified, organization, robot, invoice_email, invalid_login_attempts,
+			last_invalid_login, removed_tag_expiration_s, enabled, maximum_queued_builds_count, creation_date)
+			SELECT 'u', 'quay.example', 'q@example', verified, TRUE, FALSE, FALSE, 0, last_invalid_login, 0, TRUE, NULL, NULL FROM "user" WHERE username = 'devtable' RETURNING id)
+		INSERT INTO repository (namespace_user_id, name, visibility_id, description, badge_token, kind_id, trust_enabled, state)
+		SELECT n.id, 'devtable/shared', (SELECT id FROM visibility WHERE name = 'private'), '', 'b', kind_id, FALSE, 0 FROM n, repository WHERE repository.id = 10`)
+	r.token = r.mint("devtable/shared", "quay.example/devtable/shared")
+	r.want(r.do(http.MethodGet, "/v2/devtable/shared/tags/list", ""), http.StatusOK)
+	r.want(r.do(http.MethodGet, "/v2/quay.example/devtable/shared/tags/list", ""), http.StatusUnauthorized)
+	r.want(r.do(http.MethodPost, "/v2/quay.example/devtable/shared/blobs/uploads/", ""), http.StatusUnauthorized)
 }
