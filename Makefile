@@ -51,7 +51,7 @@ test-cosign: setup ## the bundle's signature is what cosign verify-blob accepts
 test-vm: bundle ## the bundle on real systemd + Podman machines: install, power cuts, clients, uninstall
 	build/tool crane
 	build/tool oras
-	BUNDLE=$(abspath $(BUNDLE)) go test -count=1 -timeout 30m -tags=$(subst -tags=,,$(lastword $(GOFLAGS))),machine ./test/vm
+	BUNDLE=$(abspath $(BUNDLE)) go test -count=1 -v -timeout 30m -tags=$(subst -tags=,,$(lastword $(GOFLAGS))),machine ./test/vm
 
 bundle: setup ## build the offline bundle for ARCH into dist/
 	build/bundle $(VERSION) $(ARCH) $(BUNDLE)
