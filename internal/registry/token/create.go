@@ -117,9 +117,13 @@ func (e *Endpoint) createOnPush(ctx context.Context, who *auth.Principal, ns aut
 	if e.Config.RegistryState == "readonly" {
 		return nil, false, regerr.ReadOnly()
 	}
-	made, err := e.create(ctx, who, ns, s)
+	visibility := "private"
+	if !e.Config.CreatePrivateRepoOnPush {
+		visibility = "public"
+	}
+	made, err := e.Directory.Create(ctx, who, ns, s.repo, visibility)
 	if err != nil {
-		return nil, false, fmt.Errorf("create repository %s: %w", s.name(), err)
+		return nil, false, err
 	}
 	// Read it back from the writer. A name that a deletion has not freed yet stays without repository.
 	repo, err := e.Directory.Repository(metadata.ForceWriter(ctx), s.namespace, s.repo)
@@ -135,47 +139,6 @@ func (e *Endpoint) createOnPush(ctx context.Context, who *auth.Principal, ns aut
 	}
 	may, err = e.mayPush(ctx, who, repo, need)
 	return repo, may, err
-}
-
-// create makes a repository with the rows that belong to it; made is false when there is one of that name.
-func (e *Endpoint) create(ctx context.Context, who *auth.Principal, ns auth.Namespace, s scope) (made bool, err error) {
-	visibility := "private"
-	if !e.Config.CreatePrivateRepoOnPush {
-		visibility = "public"
-	}
-	err = e.DB.Tx(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		q := sqlc.New(tx)
-		id, err := q.CreateRepository(ctx, sqlc.CreateRepositoryParams{
-			NamespaceUserID: &ns.ID, Name: s.repo, BadgeToken: uuid.NewString(), Visibility: visibility})
-		if errors.Is(err, pgx.ErrNoRows) {
-			return nil // somebody else made it
-		}
-		if err != nil {
-			return err
-		}
-		made = true
-		if err := q.AddRepositoryActionCount(ctx, sqlc.AddRepositoryActionCountParams{
-			RepositoryID: id, Date: e.Clock.Now().UTC().AddDate(0, 0, -1)}); err != nil {
-			return err
-		}
-		if err := q.AddRepositorySearchScore(ctx, id); err != nil {
-			return err
-		}
-		if err := q.AddRepositoryUserPermission(ctx, sqlc.AddRepositoryUserPermissionParams{
-			UserID: *who.UserID, RepositoryID: id, Role: "admin"}); err != nil {
-			return err
-		}
-		if who.Username == ns.Name {
-			return nil
-		}
-		if err := q.ApplyTeamPrototypes(ctx, sqlc.ApplyTeamPrototypesParams{
-			RepositoryID: id, OrganizationID: ns.ID, CreatorID: who.UserID}); err != nil {
-			return err
-		}
-		return q.ApplyUserPrototypes(ctx, sqlc.ApplyUserPrototypesParams{
-			RepositoryID: id, OrganizationID: ns.ID, CreatorID: who.UserID})
-	})
-	return made && err == nil, err
 }
 
 // isMirrorRobot tells whether a principal is the robot that fills a mirrored repository.
