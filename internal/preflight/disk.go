@@ -126,6 +126,23 @@ func networkFilesystem(magic int64) string {
 	return ""
 }
 
+// localFilesystem names the usual ones, for the report.
+func localFilesystem(magic int64) string {
+	switch magic {
+	case unix.EXT4_SUPER_MAGIC:
+		return "ext4"
+	case unix.XFS_SUPER_MAGIC:
+		return "xfs"
+	case unix.BTRFS_SUPER_MAGIC:
+		return "btrfs"
+	case unix.TMPFS_MAGIC:
+		return "tmpfs"
+	case unix.OVERLAYFS_SUPER_MAGIC:
+		return "overlay"
+	}
+	return fmt.Sprintf("type 0x%x", magic)
+}
+
 func checkDataFilesystem(_ context.Context, h *Host, t *Target) finding {
 	const needed = "a writable local file system with owners, such as xfs, ext4 or btrfs"
 	dir := h.nearest(t.DataDir)
@@ -139,7 +156,7 @@ func checkDataFilesystem(_ context.Context, h *Host, t *Target) finding {
 	if name := networkFilesystem(f.TypeNumber); name != "" {
 		return bad(name, needed, fmt.Sprintf("%s lies on %s, where files cannot belong to the containers' users, or a database is not safe", dir, name), "give a directory on a local disk with --data-dir")
 	}
-	return good(fmt.Sprintf("type 0x%x", f.TypeNumber), needed)
+	return good(localFilesystem(f.TypeNumber), needed)
 }
 
 func checkDataDurable(_ context.Context, h *Host, t *Target) finding {
@@ -166,10 +183,8 @@ func places(h *Host, t *Target) ([]place, error) {
 	if err != nil {
 		return nil, err
 	}
-	tmp := "/var/tmp"
-	if v := h.Getenv("TMPDIR"); filepath.IsAbs(v) {
-		tmp = v
-	}
+	// Podman's service is started by systemd, so that a TMPDIR of this shell does not reach it.
+	const tmp = "/var/tmp"
 	return []place{
 		{"data directory " + t.DataDir, h.nearest(t.DataDir), t.Space.Data},
 		{"Podman's storage " + root, h.nearest(root), t.Space.Graph},

@@ -12,6 +12,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -66,7 +67,7 @@ func NewHost(uid int, getenv func(string) string, c clock.Clock) *Host {
 		Exec: func(ctx context.Context, name string, args ...string) ([]byte, error) {
 			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 			defer cancel()
-			return exec.CommandContext(ctx, name, args...).CombinedOutput()
+			return exec.CommandContext(ctx, name, args...).CombinedOutput() //nolint:gosec // the checks name the programs
 		},
 		Dial: func(ctx context.Context, path string) error {
 			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -77,11 +78,7 @@ func NewHost(uid int, getenv func(string) string, c clock.Clock) *Host {
 			}
 			return conn.Close()
 		},
-		Resolve: func(ctx context.Context, name string) ([]netip.Addr, error) {
-			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-			defer cancel()
-			return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
-		},
+		Resolve:    resolve,
 		LocalAddrs: localAddrs,
 		Filesystem: statFilesystem,
 		Writable:   func(path string) error { return unix.Access(path, unix.W_OK|unix.X_OK) },
@@ -93,6 +90,38 @@ func NewHost(uid int, getenv func(string) string, c clock.Clock) *Host {
 		}
 	}
 	return h
+}
+
+// resolve asks hosts and DNS, and when they know nothing the C library, as nearly every client does: its sources
+// (nss-myhostname, nss-resolve, sssd) answer for the machine's own name where no file and no DNS server does, and Go's do not.
+func resolve(ctx context.Context, name string) ([]netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+	if err == nil || strings.HasPrefix(name, "-") {
+		return addrs, err
+	}
+	out, execErr := exec.CommandContext(ctx, "getent", "ahosts", name).Output() //nolint:gosec // a host name is its argument, no option
+	if execErr != nil {
+		return nil, err
+	}
+	if found := parseHosts(string(out)); len(found) > 0 {
+		return found, nil
+	}
+	return nil, err
+}
+
+// parseHosts reads what `getent ahosts` writes: an address, blanks, a socket type, and a name, each address once per type.
+func parseHosts(text string) []netip.Addr {
+	var all []netip.Addr
+	for line := range strings.Lines(text) {
+		if f := strings.Fields(line); len(f) > 0 {
+			if a, err := netip.ParseAddr(f[0]); err == nil && !slices.Contains(all, a) {
+				all = append(all, a)
+			}
+		}
+	}
+	return all
 }
 
 func localAddrs() ([]netip.Addr, error) {

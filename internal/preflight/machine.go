@@ -34,7 +34,11 @@ func checkSystemd(ctx context.Context, h *Host, _ *Target) finding {
 	if !h.rootless() {
 		const bus = "/run/dbus/system_bus_socket"
 		if err := h.Dial(ctx, h.path(bus)); err != nil {
-			return bad("systemd without a system bus", needed, fmt.Sprintf("D-Bus does not answer at %s: %v", bus, err), "sudo systemctl start dbus.socket")
+			remedy := "sudo systemctl start dbus.socket"
+			if !h.exists("/usr/lib/systemd/system/dbus.socket") && !h.exists("/lib/systemd/system/dbus.socket") {
+				remedy = h.installCommand("dbus") + " && " + remedy
+			}
+			return bad("systemd without a system bus", needed, fmt.Sprintf("D-Bus does not answer at %s: %v", bus, err), remedy)
 		}
 		return good("system manager", needed)
 	}
@@ -342,12 +346,36 @@ func checkFirewalld(ctx context.Context, h *Host, t *Target) finding {
 		queries = append(queries, "--query-service=https")
 	}
 	for _, q := range queries {
-		if out, err := h.Exec(ctx, "firewall-cmd", q); err == nil && strings.TrimSpace(string(out)) == "yes" {
+		out, err := h.Exec(ctx, "firewall-cmd", q)
+		answer := strings.TrimSpace(string(out))
+		if err == nil && answer == "yes" {
 			return good("open ("+strings.TrimPrefix(q, "--query-")+")", needed)
+		}
+		if answer != "no" { // an ordinary user may not be allowed to ask
+			return skip("firewalld does not tell: " + answer)
+		}
+	}
+	if ports, err := h.Exec(ctx, "firewall-cmd", "--list-ports"); err == nil {
+		for _, open := range strings.Fields(string(ports)) {
+			if inRange(open, t.Port) {
+				return good("open ("+open+")", needed)
+			}
 		}
 	}
 	return bad(port+" closed", needed, "firewalld keeps other machines from reaching the registry",
 		"sudo firewall-cmd --permanent --add-port="+port+" && sudo firewall-cmd --reload")
+}
+
+// inRange tells whether a port of firewalld's list, "1025-65535/tcp", covers the TCP port.
+func inRange(open string, port int) bool {
+	ports, ok := strings.CutSuffix(open, "/tcp")
+	first, last, isRange := strings.Cut(ports, "-")
+	if !isRange {
+		last = first
+	}
+	from, err1 := strconv.Atoi(first)
+	to, err2 := strconv.Atoi(last)
+	return ok && err1 == nil && err2 == nil && from <= port && port <= to
 }
 
 func orUnknown(s string) string {

@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -340,9 +341,10 @@ func TestFindings(t *testing.T) {
 			[]string{"300 MiB free, need 408 MiB", "data directory /root/quay-data and Podman's storage", "/var/tmp"}},
 		{"disk-space/small data disk", 0, func(m *machine) { m.disks["/root"] = Filesystem{ID: 7, Free: 40 * mib} }, Failed, []string{"data directory /root/quay-data: 40 MiB free, need 256 MiB", "--data-dir"}},
 		{"disk-space/small /var/tmp", 0, func(m *machine) { m.disks["/var/tmp"] = Filesystem{ID: 7, Free: 39 * mib} }, Failed, []string{"temporary files in /var/tmp: 39 MiB free, need 40 MiB"}},
-		{"disk-space/TMPDIR elsewhere", 0, func(m *machine) {
-			m.disks["/var/tmp"] = Filesystem{ID: 7, Free: 39 * mib}
-			m.env["TMPDIR"] = "/root"
+		{"disk-space/TMPDIR of the shell", 0, func(m *machine) {
+			m.disks["/small"] = Filesystem{ID: 7, Free: 39 * mib}
+			m.mkdir("/small")
+			m.env["TMPDIR"] = "/small"
 		}, OK, nil},
 		{"inodes", 0, func(m *machine) { m.disks["/root"] = Filesystem{ID: 7, Free: 1 << 40, Files: 5000, FilesFree: 100} }, Failed, []string{"100 free inodes", "4096"}},
 		{"inodes/no limit", 0, func(m *machine) { m.disks["/root"] = Filesystem{ID: 7, Free: 1 << 40} }, OK, []string{"no limit at /root"}},
@@ -435,6 +437,17 @@ func TestFindings(t *testing.T) {
 			m.programs["firewall-cmd --state"] = "running\n"
 			m.programs["firewall-cmd --query-port=8443/tcp"] = "yes\n"
 		}, OK, nil},
+		{"firewalld/open range", 0, func(m *machine) {
+			m.programs["firewall-cmd --state"] = "running\n"
+			m.programs["firewall-cmd --query-port=8443/tcp"] = "no\n"
+			m.failing["firewall-cmd --query-port=8443/tcp"] = true
+			m.programs["firewall-cmd --list-ports"] = "53/udp 8000-8442/tcp 8443-8444/udp 1025-65535/tcp\n"
+		}, OK, nil},
+		{"firewalld/silent", 1000, func(m *machine) {
+			m.programs["firewall-cmd --state"] = "running\n"
+			m.programs["firewall-cmd --query-port=8443/tcp"] = "Authorization failed.\n"
+			m.failing["firewall-cmd --query-port=8443/tcp"] = true
+		}, Skipped, nil},
 		{"firewalld/https service", 0, func(m *machine) {
 			m.programs["firewall-cmd --state"] = "running\n"
 			m.programs["firewall-cmd --query-port=443/tcp"] = "no\n"
@@ -617,5 +630,13 @@ func TestThisMachine(t *testing.T) {
 		if res, _ := r.Result(name); res.Status == Failed {
 			t.Errorf("%+v", res)
 		}
+	}
+}
+
+func TestParseHosts(t *testing.T) {
+	got := parseHosts("192.0.2.10      STREAM vm.example.com\n192.0.2.10      DGRAM\nfe80::1%eth0    STREAM\n\nnonsense\n")
+	want := []netip.Addr{netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("fe80::1%eth0")}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

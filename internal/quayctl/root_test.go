@@ -145,7 +145,7 @@ func TestNearest(t *testing.T) {
 	names := []string{"install", "status", "restart", "uninstall", "logs", "user", "config", "bundle", "version", "completion", "help"}
 	for word, want := range map[string]string{
 		"instal": "install", "intsall": "install", "Status": "status", "stat": "status", "restrat": "restart", "log": "logs", "lgos": "logs",
-		"users": "user", "conf": "config", "verison": "version", "uninstal": "uninstall", "bogus": "", "upgrade": "", "x": "", "": "",
+		"users": "user", "conf": "config", "vresion": "version", "uninstal": "uninstall", "bogus": "", "upgrade": "", "x": "", "": "",
 	} {
 		if got := nearest(word, names); got != want {
 			t.Errorf("%q: %q, want %q", word, got, want)

@@ -155,7 +155,7 @@ func (o *createOptions) created(cmd *cobra.Command) (time.Time, error) {
 }
 
 func (o *createOptions) git(cmd *cobra.Command, args ...string) (string, error) {
-	c := exec.CommandContext(cmd.Context(), "git", args...)
+	c := exec.CommandContext(cmd.Context(), "git", args...) //nolint:gosec // the arguments are our own
 	c.Dir = o.source
 	out, err := c.Output()
 	if err != nil {

@@ -59,7 +59,7 @@ func runVerify(cmd *cobra.Command, o *readOptions) error {
 	if err != nil {
 		return AsError(err)
 	}
-	defer b.Close()
+	defer b.Close() //nolint:errcheck // it was only read
 	m := b.Manifest()
 	if o.format == cli.FormatJSON {
 		return cli.WriteJSON(o.f.IO.Out, "bundle", 1, describe(p, memberBytes(m), m, bundle.SignatureValid))

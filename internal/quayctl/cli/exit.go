@@ -116,7 +116,7 @@ func AsError(ctx context.Context, err error) *Error {
 	}
 	var e *Error
 	if errors.As(err, &e) {
-		if wrapped := error(e); wrapped != err {
+		if wrapped := error(e); wrapped != err { //nolint:errorlint // identity is the question
 			outer := *e
 			outer.Thing, outer.Cause = "", err
 			return &outer
@@ -157,7 +157,8 @@ func (e *Error) Report(io *iostreams.IOStreams, format Format) {
 		fmt.Fprintf(io.Err, "%s %s\n", p.Bold("remedy:"), indent(e.Remedy))
 	}
 	if format == FormatJSON && !e.Reported {
-		writeJSON(io.Out, errorDoc{Schema: Schema("error", 1), Error: errorBody{
+		// Nothing is left to tell it to if this fails; the exit code is not 0 anyway.
+		_ = writeJSON(io.Out, errorDoc{Schema: Schema("error", 1), Error: errorBody{
 			Code: e.Code.String(), ExitCode: int(e.Code), Message: e.Error(), Thing: e.Thing,
 			Cause: e.Cause.Error(), Remedy: e.Remedy, Details: e.Details,
 		}})

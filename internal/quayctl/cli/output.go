@@ -24,7 +24,7 @@ const (
 // Formats lists the values --output takes.
 func Formats() []string { return []string{string(FormatTable), string(FormatJSON)} }
 
-// String, Set and Type make Format a flag value.
+// String implements pflag.Value.
 func (f *Format) String() string { return string(*f) }
 
 // Set implements pflag.Value.
@@ -101,7 +101,9 @@ func (t *Table) Write(io *iostreams.IOStreams) error {
 	for _, r := range t.rows {
 		fmt.Fprintln(w, strings.Join(r, "\t")+"\t")
 	}
-	w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
 	p := io.OutPalette()
 	for i, line := range strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n") {
 		line = strings.TrimRight(line, " ")

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/term"
 )
 
-// DefaultWidth, in columns, is assumed where the output is no terminal.
+// DefaultWidth is the width in columns that is assumed where the output is no terminal.
 const DefaultWidth = 80
 
 // IOStreams are the streams of one run of the command.

@@ -135,7 +135,7 @@ func run(ctx context.Context, opts *options) error {
 	if _, err := opts.factory.Installation(); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "journalctl", args...)
+	cmd := exec.CommandContext(ctx, "journalctl", args...) //nolint:gosec // what the user gives is the value of an option
 	cmd.Stdout, cmd.Stderr = opts.factory.IO.Out, opts.factory.IO.Err
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = grace
