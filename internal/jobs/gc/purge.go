@@ -38,8 +38,7 @@ func (c *Collector) PurgeDeletedRepository(ctx context.Context, body string) err
 // "original_username": text}.
 func (c *Collector) PurgeDeletedNamespace(ctx context.Context, body string) error {
 	var item struct {
-		MarkerID         int64  `json:"marker_id"`
-		OriginalUsername string `json:"original_username"`
+		MarkerID int64 `json:"marker_id"`
 	}
 	if err := json.Unmarshal([]byte(body), &item); err != nil {
 		return fmt.Errorf("read queue item: %w", err)
@@ -52,7 +51,7 @@ func (c *Collector) PurgeDeletedNamespace(ctx context.Context, body string) erro
 		if err != nil {
 			return fmt.Errorf("look up deleted namespace %d: %w", item.MarkerID, err)
 		}
-		return c.purgeNamespace(ctx, marker.NamespaceID, item.OriginalUsername)
+		return c.purgeNamespace(ctx, marker)
 	})
 }
 
@@ -69,7 +68,8 @@ func (c *Collector) large(ctx context.Context, do func() error) error {
 	return do()
 }
 
-func (c *Collector) purgeNamespace(ctx context.Context, id int64, name string) error {
+func (c *Collector) purgeNamespace(ctx context.Context, marker sqlc.DeletedNamespaceRow) error {
+	id, name := marker.NamespaceID, marker.OriginalUsername
 	repositories, err := c.DB.Write(ctx).MarkRepositoriesOfNamespace(ctx, &id)
 	if err != nil {
 		return fmt.Errorf("mark repositories of namespace %d for deletion: %w", id, err)
@@ -79,7 +79,7 @@ func (c *Collector) purgeNamespace(ctx context.Context, id int64, name string) e
 			return fmt.Errorf("purge namespace %d: %w", id, err)
 		}
 	}
-	robots, err := c.DB.Write(ctx).RobotsOfNamespace(ctx, name+"+")
+	robots, err := c.DB.Write(ctx).RobotsOfNamespace(ctx, sqlc.RobotsOfNamespaceParams{Name: name, Marked: marker.Marked})
 	if err != nil {
 		return fmt.Errorf("look up robots of namespace %d: %w", id, err)
 	}

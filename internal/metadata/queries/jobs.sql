@@ -257,7 +257,7 @@ LIMIT 500;
 SELECT d.id, d.repository_id FROM deletedrepository d WHERE d.id = @id;
 
 -- name: DeletedNamespace :one
-SELECT d.id, d.namespace_id FROM deletednamespace d WHERE d.id = @id;
+SELECT d.id, d.namespace_id, d.original_username, d.marked FROM deletednamespace d WHERE d.id = @id;
 
 -- name: MarkRepositoriesOfNamespace :many
 -- Marks the repositories of a namespace for deletion and returns them all.
@@ -273,7 +273,12 @@ SELECT (NOT EXISTS (SELECT 1 FROM manifest m WHERE m.repository_id = r.id)
 FROM repository r WHERE r.id = @id;
 
 -- name: RobotsOfNamespace :many
-SELECT u.id FROM "user" u WHERE u.robot AND starts_with(u.username, @prefix::text) ORDER BY u.id;
+-- The robots that a namespace left when it was marked for deletion. Its name is free from then on: robots made later, and
+-- those of unknown age where the name has an owner again, are somebody else's.
+SELECT u.id FROM "user" u
+WHERE u.robot AND starts_with(u.username, @name::text || '+')
+  AND coalesce(u.creation_date <= @marked::timestamp, NOT EXISTS (SELECT 1 FROM "user" o WHERE o.username = @name::text))
+ORDER BY u.id;
 
 -- name: NamespacesToCount :many
 -- Namespaces whose total nobody has begun to count.

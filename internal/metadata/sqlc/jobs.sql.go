@@ -501,18 +501,25 @@ func (q *Queries) DeleteUnusedLabels(ctx context.Context, ids []int64) (int64, e
 }
 
 const deletedNamespace = `-- name: DeletedNamespace :one
-SELECT d.id, d.namespace_id FROM deletednamespace d WHERE d.id = $1
+SELECT d.id, d.namespace_id, d.original_username, d.marked FROM deletednamespace d WHERE d.id = $1
 `
 
 type DeletedNamespaceRow struct {
-	ID          int64
-	NamespaceID int64
+	ID               int64
+	NamespaceID      int64
+	OriginalUsername string
+	Marked           time.Time
 }
 
 func (q *Queries) DeletedNamespace(ctx context.Context, id int64) (DeletedNamespaceRow, error) {
 	row := q.db.QueryRow(ctx, deletedNamespace, id)
 	var i DeletedNamespaceRow
-	err := row.Scan(&i.ID, &i.NamespaceID)
+	err := row.Scan(
+		&i.ID,
+		&i.NamespaceID,
+		&i.OriginalUsername,
+		&i.Marked,
+	)
 	return i, err
 }
 
@@ -1015,11 +1022,21 @@ func (q *Queries) ReturnQueueItem(ctx context.Context, arg ReturnQueueItemParams
 }
 
 const robotsOfNamespace = `-- name: RobotsOfNamespace :many
-SELECT u.id FROM "user" u WHERE u.robot AND starts_with(u.username, $1::text) ORDER BY u.id
+SELECT u.id FROM "user" u
+WHERE u.robot AND starts_with(u.username, $1::text || '+')
+  AND coalesce(u.creation_date <= $2::timestamp, NOT EXISTS (SELECT 1 FROM "user" o WHERE o.username = $1::text))
+ORDER BY u.id
 `
 
-func (q *Queries) RobotsOfNamespace(ctx context.Context, prefix string) ([]int64, error) {
-	rows, err := q.db.Query(ctx, robotsOfNamespace, prefix)
+type RobotsOfNamespaceParams struct {
+	Name   string
+	Marked time.Time
+}
+
+// The robots that a namespace left when it was marked for deletion. Its name is free from then on: robots made later, and
+// those of unknown age where the name has an owner again, are somebody else's.
+func (q *Queries) RobotsOfNamespace(ctx context.Context, arg RobotsOfNamespaceParams) ([]int64, error) {
+	rows, err := q.db.Query(ctx, robotsOfNamespace, arg.Name, arg.Marked)
 	if err != nil {
 		return nil, err
 	}
