@@ -38,6 +38,7 @@ const (
 
 // TestLife is a whole life without any network: install, use by every client, reboot, power cut, uninstall to nothing.
 func TestLife(t *testing.T) {
+	t.Parallel()
 	forUsers(t, func(t *testing.T, user string) {
 		s := newSite(t, user, vm.Options{})
 		before := s.inventory()

@@ -147,6 +147,7 @@ func (s *site) finish() {
 
 // TestPowerCut cuts the power at every journal step of install, on one machine after the other; install run again ends healthy.
 func TestPowerCut(t *testing.T) {
+	t.Parallel()
 	forUsers(t, func(t *testing.T, user string) {
 		for _, step := range appliance.InstallSteps() {
 			t.Run(step, func(t *testing.T) {
@@ -163,6 +164,7 @@ func TestPowerCut(t *testing.T) {
 // TestInterrupt ends install at every journal step, one after the other, by Ctrl-C and by kill -9. Each run takes up what the one
 // before has left and comes at least one step further, the last ends healthy. Ctrl-C has its own exit code.
 func TestInterrupt(t *testing.T) {
+	t.Parallel()
 	forUsers(t, func(t *testing.T, user string) {
 		signal := map[string]string{"root": "INT", "quay": "KILL"}[user]
 		s := newSite(t, user, vm.Options{})

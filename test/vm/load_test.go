@@ -22,6 +22,7 @@ import (
 // TestRestartUnderLoad restarts the edge and registryd under 200 pulls a second: no request fails. The machine is one on
 // which Podman's socket and the user's linger are on before, and so must be after.
 func TestRestartUnderLoad(t *testing.T) {
+	t.Parallel()
 	forUsers(t, func(t *testing.T, user string) {
 		s := newSite(t, user, vm.Options{})
 		if user != "root" {

@@ -152,6 +152,7 @@ var oldPodman = []refused{
 
 // TestRefuse walks the bad situations, one after the other on machines that stay as they were.
 func TestRefuse(t *testing.T) {
+	t.Parallel()
 	for _, m := range []struct {
 		name, user string
 		options    vm.Options
