@@ -419,8 +419,13 @@ func (s *site) commands(in installed) {
 	s.want(s.quayctl("status"), exitUnhealthy, "workers")
 	s.want(s.quayctl("status --output json"), exitUnhealthy, `"healthy": false`, "workers")
 	s.RunAs(s.User, s.systemctl()+" start quay-workers.service")
+	if s.User != "root" {
+		s.RunAs(s.User, "loginctl disable-linger")
+		s.want(s.quayctl("status"), exitUnhealthy, "does not start at boot", "enable-linger")
+		s.RunAs(s.User, "loginctl enable-linger")
+	}
 	var st status
-	if s.object(&st, "status"); st.Schema != "quayctl/status/v1" || !st.Healthy || len(st.Problems) > 0 || len(st.Components) != 5 || st.Certificate.Days < 300 || st.Database.Revision == "" || st.Disk.Free == 0 {
+	if s.object(&st, "status"); st.Schema != "quayctl/status/v1" || !st.Healthy || len(st.Problems) > 0 || len(st.Components) != 5 || st.Certificate.Days < 300 || st.Database.Revision == "" || st.Disk.Free == 0 || st.LastOperation.Name != "install" {
 		s.t.Errorf("status: %+v", st)
 	}
 	for _, c := range st.Components {

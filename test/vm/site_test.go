@@ -170,7 +170,7 @@ func (s *site) install() installed {
 }
 
 func (s *site) journal() string {
-	return s.Exec("root", `journalctl -b --no-pager -n 120 -o short-monotonic | grep -v -e audit -e kernel -e "podman\\[" -e conmon -e "msg\\":\\"request"`, nil).Stdout
+	return s.Exec("root", `journalctl -b --no-pager -n 300 -o short-monotonic | grep -v -e audit -e kernel -e 'podman\[' -e conmon -e '"msg":"request"' | tail -n 100`, nil).Stdout
 }
 
 // status is what `status --output json` prints, as far as the tests need it.

@@ -211,8 +211,8 @@ func look(ctx context.Context, f *cli.Factory, l appliance.Layout) (*Status, err
 	s.Disk = disk(l.Data)
 	s.Certificate.read(l, f.Clock.Now())
 	s.ChangedUnits = append(s.ChangedUnits, changed(l, state)...)
-	_, bootErr := os.Stat(filepath.Join(l.Wants, quadlet.TargetName))
-	s.StartsAtBoot = bootErr == nil
+	noBoot := notAtBoot(ctx, f, l)
+	s.StartsAtBoot = noBoot == ""
 	wg.Wait()
 
 	for i := range s.Components {
@@ -251,15 +251,30 @@ func look(ctx context.Context, f *cli.Factory, l appliance.Layout) (*Status, err
 	if s.Certificate.Error != "" {
 		s.Problems = append(s.Problems, "certificate: "+s.Certificate.Error)
 	}
-	if !s.StartsAtBoot {
-		manager := "systemctl"
-		if l.Rootless {
-			manager = "systemctl --user"
-		}
-		s.Problems = append(s.Problems, "it does not start at boot: run `"+manager+" enable quay.target`")
+	if noBoot != "" {
+		s.Problems = append(s.Problems, "it does not start at boot: "+noBoot)
 	}
 	s.Healthy = len(s.Problems) == 0
 	return s, nil
+}
+
+// notAtBoot says what keeps the registry from starting at boot and what to do, or nothing.
+func notAtBoot(ctx context.Context, f *cli.Factory, l appliance.Layout) string {
+	if _, err := os.Stat(filepath.Join(l.Wants, quadlet.TargetName)); err != nil {
+		systemctl := "systemctl"
+		if l.Rootless {
+			systemctl += " --user"
+		}
+		return fmt.Sprintf("%s is not enabled: run `%s enable %s`", quadlet.TargetName, systemctl, quadlet.TargetName)
+	}
+	lingers, err := (&host.Machine{Rootless: l.Rootless, UID: f.UID}).Lingering(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	if !lingers {
+		return "the user's services run only while he is signed in: run `loginctl enable-linger`"
+	}
+	return ""
 }
 
 func unitStates(ctx context.Context, l appliance.Layout, s *Status) ([]appliance.UnitState, error) {
