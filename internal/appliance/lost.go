@@ -1,8 +1,10 @@
 package appliance
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/quayctl/quayctl/internal/quadlet"
@@ -21,7 +23,7 @@ func CheckData(l Layout) error {
 }
 
 // Recover records what an installation has made outside of data that are lost with their journal, as far as it can be told
-// by where it lies, so that it can be removed. Images cannot: they stay in Podman's store.
+// by where it lies, so that it can be removed. Images and quayctl itself cannot: they stay.
 func Recover(l Layout, j *Journal) error {
 	all := []Resource{{Kind: Dir, Name: l.Data, Keep: true}, {Kind: Dir, Name: l.Config, Keep: true}, {Kind: Tree, Name: l.Passwords(), Keep: true}}
 	for _, f := range []string{l.ConfigFile(), l.CACert(), l.CAKey(), l.Cert(), l.CertKey(), l.AdminPassword(), l.pointer()} {
@@ -31,6 +33,17 @@ func Recover(l Layout, j *Journal) error {
 	all = append(all, Resource{Kind: Tree, Name: l.Quadlets}, Resource{Kind: Tree, Name: l.staged()},
 		Resource{Kind: File, Name: filepath.Join(l.Units, quadlet.TargetName)}, Resource{Kind: File, Name: filepath.Join(l.Units, quadlet.SocketName)},
 		Resource{Kind: File, Name: filepath.Join(l.Wants, quadlet.TargetName)})
+	if ca, err := os.ReadFile(l.CACert()); err == nil {
+		copies, err := filepath.Glob(filepath.Join(l.Trust, "*", "*.crt"))
+		if err != nil {
+			return err
+		}
+		for _, c := range copies {
+			if text, err := os.ReadFile(c); err == nil && bytes.Equal(text, ca) {
+				all = append(all, Resource{Kind: Dir, Name: filepath.Dir(c)}, Resource{Kind: File, Name: c})
+			}
+		}
+	}
 	for _, r := range all {
 		if exists(r.Name) {
 			if err := j.Creating(r); err != nil {

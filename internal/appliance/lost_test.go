@@ -3,6 +3,7 @@ package appliance
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/quayctl/quayctl/internal/clock"
@@ -32,7 +33,7 @@ func TestLostData(t *testing.T) {
 	if _, err := (&Uninstall{Layout: l, DeleteData: true, Journal: j, Podman: m, Systemd: m, Host: m}).Run(t.Context(), silent{}); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{l.Config, l.Data, l.Quadlets} {
+	for _, path := range []string{l.Config, l.Data, l.Quadlets, filepath.Join(l.Trust, "registry.example.com:8443")} {
 		if exists(path) {
 			t.Errorf("%s is left", path)
 		}

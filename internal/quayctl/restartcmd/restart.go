@@ -79,6 +79,9 @@ func run(ctx context.Context, o *options) error {
 	}
 	defer lock.Release() //nolint:errcheck // the process ends
 	state, err := appliance.ReadState(l)
+	if missing := appliance.CheckData(l); missing != nil {
+		return cli.NewError(cli.ExitUnhealthy, "installation", missing, "mount their file system, or restore them from a backup")
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return cli.NewError(cli.ExitNotInstalled, "installation", errors.New("it is not complete"), "finish it with `quayctl install`")
 	}

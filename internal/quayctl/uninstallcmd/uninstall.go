@@ -124,7 +124,7 @@ func run(ctx context.Context, o *options) error {
 func (o *options) refuse(l appliance.Layout) error {
 	if err := appliance.CheckData(l); err != nil && !o.deleteData {
 		return cli.NewError(cli.ExitUnhealthy, "installation", err,
-			"mount their file system, or restore them; if they are lost: quayctl uninstall --delete-data, which leaves the images in Podman's store")
+			"mount their file system, or restore them; if they are lost: quayctl uninstall --delete-data, which leaves quayctl itself and the images in Podman's store")
 	}
 	records, err := appliance.ReadJournal(l.JournalFile())
 	if err != nil {
