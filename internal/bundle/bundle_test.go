@@ -425,6 +425,10 @@ func TestRefused(t *testing.T) {
 		c := resigned(t, f.key, func(m map[string]any) { m["product"] = "other" })
 		mustRefuse(t, c.write(t), good, Malformed, ManifestName)
 	})
+	t.Run("version that leads elsewhere", func(t *testing.T) {
+		c := resigned(t, f.key, func(m map[string]any) { m["version"] = "../../../etc" })
+		mustRefuse(t, c.write(t), good, Malformed, ManifestName)
+	})
 	t.Run("manifest is no JSON", func(t *testing.T) {
 		c := all.clone()
 		c.data[ManifestName] = []byte("{")

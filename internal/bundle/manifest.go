@@ -141,6 +141,9 @@ func decodeManifest(b []byte) (*Manifest, error) {
 	if err := json.Unmarshal(b, m); err != nil {
 		return nil, &Error{Kind: Malformed, Member: ManifestName, Err: err}
 	}
+	if !versionPattern.MatchString(m.Version) { // it becomes the name of a directory
+		return nil, &Error{Kind: Malformed, Member: ManifestName, Found: fmt.Sprintf("version %q", m.Version), Expected: "a semantic version"}
+	}
 	seen := map[string]bool{ManifestName: true, SignatureName: true}
 	for _, e := range m.Members {
 		if !allowedName(e.Name) || seen[e.Name] {
