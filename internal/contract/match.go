@@ -76,8 +76,8 @@ func (b *bindings) bind(ph, value string) error {
 		}
 		return nil
 	}
-	// Two tokens made in one second for the same request are equal: the recorder was slower than that.
-	if other, ok := b.taken[kind+" "+value]; ok && kind != "jwt" {
+	// Two tokens or session cookies made in one second of the same content are equal: the recorder was slower than that.
+	if other, ok := b.taken[kind+" "+value]; ok && kind != "jwt" && kind != "session" {
 		return fmt.Errorf("%s and %s are both %q", other, ph, value)
 	}
 	b.value[ph], b.taken[kind+" "+value] = value, ph
