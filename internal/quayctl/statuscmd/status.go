@@ -385,7 +385,8 @@ func (o *options) tell(s *Status) error {
 		return err
 	}
 	fmt.Fprintf(w, "\ncertificate  %d days left, until %s\n", s.Certificate.Days, s.Certificate.NotAfter.Format(time.DateOnly))
-	fmt.Fprintf(w, "database     schema %s, %s, %d users, %d repositories\n", s.Database.Revision, cli.Bytes(s.Database.Size), s.Database.Users, s.Database.Repos)
+	fmt.Fprintf(w, "database     schema %s, %s, %s, %s\n", s.Database.Revision, cli.Bytes(s.Database.Size),
+		count(s.Database.Users, "user", "users"), count(s.Database.Repos, "repository", "repositories"))
 	fmt.Fprintf(w, "disk         %s of %s free in %s, images take %s\n", cli.Bytes(s.Disk.Free), cli.Bytes(s.Disk.Total), s.DataDir, cli.Bytes(s.Disk.Blobs))
 	if op := s.LastOperation; op != nil {
 		outcome := "done"
@@ -404,6 +405,14 @@ func (o *options) tell(s *Status) error {
 		fmt.Fprintf(w, "%s %s\n", p.Red("problem:"), problem)
 	}
 	return nil
+}
+
+// count says n things: "1 user", "2 users".
+func count(n int64, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 func age(d time.Duration) string {

@@ -116,7 +116,7 @@ func run(ctx context.Context, o *options) error {
 		_, err = fmt.Fprintln(f.IO.Out, "Quay is removed, with all its data.")
 		return err
 	}
-	_, err = fmt.Fprintf(f.IO.Out, "Quay is removed. What stays, for a later install to take over:\n\n  data       %s\n  settings   %s (with secrets)\n\nTo delete them too: quayctl uninstall --delete-data\n", l.Data, l.Config)
+	_, err = fmt.Fprintf(f.IO.Out, "Quay is removed. What stays, for a later install to take over:\n\n  data       %s\n  settings   %s (with secrets)\n\nTo delete them too, with the quayctl of the bundle: ./quayctl uninstall --delete-data\n", l.Data, l.Config)
 	return err
 }
 
