@@ -58,6 +58,14 @@ func (b *bindings) clone() *bindings {
 	return &bindings{maps.Clone(b.value), maps.Clone(b.taken), b.steps, b.now}
 }
 
+// signedContent is a signed text (content.time.signature) without time and signature; any other text as it is.
+func signedContent(text string) string {
+	if parts := strings.Split(text, "."); len(parts) >= 3 {
+		return strings.Join(parts[:len(parts)-2], ".")
+	}
+	return text
+}
+
 // bind lets a placeholder stand for a value or says why it cannot.
 func (b *bindings) bind(ph, value string) error {
 	body := strings.Trim(ph, "<>")
@@ -71,7 +79,8 @@ func (b *bindings) bind(ph, value string) error {
 		kind = body[:strings.LastIndexByte(body, ':')]
 	}
 	if have, ok := b.value[ph]; ok {
-		if have != value {
+		// A grant of version 1 that is made again says the same a second later, under another signature.
+		if have != value && (kind != "token" || signedContent(have) != signedContent(value)) {
 			return fmt.Errorf("%s is %q, was %q", ph, value, have)
 		}
 		return nil
