@@ -136,8 +136,7 @@ func OpenJournal(path string, c clock.Clock) (*Journal, error) {
 		return syncDir(filepath.Dir(path))
 	}()
 	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("open journal %s: %w", path, err)
+		return nil, errors.Join(fmt.Errorf("open journal %s: %w", path, err), f.Close())
 	}
 	return j, nil
 }

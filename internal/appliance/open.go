@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 
@@ -28,8 +29,7 @@ func OpenForInstall(l Layout, c clock.Clock) (*Journal, error) {
 	}
 	for _, d := range dirs {
 		if err := j.Creating(Resource{Kind: Dir, Name: d, Keep: true}); err != nil {
-			j.Close()
-			return nil, err
+			return nil, errors.Join(err, j.Close())
 		}
 	}
 	return j, nil
