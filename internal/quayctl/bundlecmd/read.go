@@ -30,6 +30,7 @@ func newVerify(f *cli.Factory, run func(*cobra.Command, *readOptions) error) *co
 		Short: "Check the signature of a bundle and every byte in it",
 		Long: `Check the signature of a bundle's manifest, and that the bundle has exactly the members which the
 manifest lists, unaltered. Without an argument: the directory that quayctl lies in.
+Of a directory, everything in profiles/ and oci/ counts; other files beside the members may lie there.
 Exit code 4 if anything is wrong.`,
 		Args: atMostOne,
 		RunE: func(cmd *cobra.Command, args []string) error { o.args = args; return run(cmd, o) },
