@@ -168,7 +168,7 @@ func (s *stack) watch(p *process) { go func() { <-p.done; s.ended <- p }() }
 // again starts a daemon that ended by itself or was killed, as systemd does on a machine. PostgreSQL's data go with it, and a
 // daemon that does not live for a few seconds has a reason, so these end the stack.
 func (s *stack) again(ctx context.Context, p *process) error {
-	why := fmt.Errorf("%s ended by itself: %v; its log is %s", p.name, p.err, filepath.Join(s.dir, p.name+".log"))
+	why := fmt.Errorf("%s ended by itself: %w; its log is %s", p.name, p.err, filepath.Join(s.dir, p.name+".log"))
 	if p.args == nil || time.Since(p.began) < 3*time.Second {
 		return why
 	}
@@ -371,7 +371,7 @@ func (s *stack) start(ctx context.Context, name string, args ...string) error {
 		}
 		select {
 		case <-p.done:
-			return fmt.Errorf("start %s: %v\n%s", name, p.err, tail(filepath.Join(s.dir, name+".log")))
+			return fmt.Errorf("start %s: %w\n%s", name, p.err, tail(filepath.Join(s.dir, name+".log")))
 		case <-ctx.Done():
 			return fmt.Errorf("start %s: not ready in time: %s\n%s", name, last, tail(filepath.Join(s.dir, name+".log")))
 		case <-tick.C:

@@ -62,7 +62,7 @@ func Open(ctx context.Context, path string, o OpenOptions) (*Bundle, error) {
 	}
 	b := &Bundle{path: path, src: src}
 	if err := b.open(ctx, o); err != nil {
-		src.close()
+		_ = src.close()
 		var e *Error
 		if errors.As(err, &e) {
 			e.Bundle = path

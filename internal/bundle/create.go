@@ -358,7 +358,7 @@ func writeBundle(file string, members []member, mtime time.Time) error {
 	if err != nil {
 		return fmt.Errorf("write bundle: %w", err)
 	}
-	defer f.Cleanup()
+	defer func() { _ = f.Cleanup() }()
 	tw := tar.NewWriter(f)
 	for _, e := range members {
 		h := &tar.Header{Typeflag: tar.TypeReg, Name: e.Name, Size: e.Size, Mode: 0o644, ModTime: mtime, Format: tar.FormatUSTAR}

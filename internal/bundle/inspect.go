@@ -29,7 +29,7 @@ func Inspect(path string, keys []*ecdsa.PublicKey) (*Inspection, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer src.close()
+	defer func() { _ = src.close() }()
 	b := &Bundle{path: path, src: src}
 	i := &Inspection{Signature: SignatureInvalid}
 	signer, err := b.readManifest(keys)

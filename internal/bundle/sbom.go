@@ -88,7 +88,6 @@ type sbom struct {
 	licenses string // of our own code
 	seen     map[string]*spdxPackage
 	extracts map[string]spdxLicense
-	builder  string
 }
 
 func newSBOM(o CreateOptions, r *recipes.Recipe) *sbom {

@@ -426,7 +426,7 @@ func (s *LocalServer) Stop(ctx context.Context) error {
 	if s.done != nil {
 		// The database goes with it: nothing is worth a drain.
 		_ = s.cmd.Process.Kill()
-		<-s.done
+		_ = <-s.done
 	}
 	var errs []error
 	if s.conn != nil {

@@ -60,7 +60,7 @@ func (d *Database) EnsureUser(ctx context.Context, dsn, name, email, password st
 	if err != nil {
 		return false, fmt.Errorf("make user %s: %w", name, err)
 	}
-	defer tx.Rollback(context.WithoutCancel(ctx))
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
 	if found {
 		err = users.ResetPassword(ctx, tx, name, made, d.Clock.Now())
 	} else {

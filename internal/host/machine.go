@@ -86,7 +86,7 @@ func copyFile(c appliance.CopyFile) error {
 	if err != nil {
 		return err
 	}
-	defer t.Cleanup()
+	defer func() { _ = t.Cleanup() }()
 	if _, err := t.Write(b); err != nil {
 		return err
 	}
@@ -235,7 +235,7 @@ func (m *Machine) ValidateUnits(ctx context.Context, dir string, units []*quadle
 			services = append(services, u)
 		}
 	}
-	return quadlet.Verify(ctx, services, m.Rootless)
+	return quadlet.Verify(ctx, filepath.Join(filepath.Dir(dir), "verify"), services, m.Rootless)
 }
 
 // readyz is the answer of a daemon's /readyz.

@@ -173,9 +173,9 @@ func (r renderer) container(c *Component, slot, image string) *Unit {
 	switch {
 	case !r.in.Rootless:
 		if r.in.SELinux {
-		ctr.AddCommented("With a level of its own, new at each start, it could not reach the others' sockets, nor after a restart its own files.", "SecurityLabelLevel", "s0")
-	}
-	ctr.AddCommented("What the program writes is the unit's own output.", "LogDriver", "passthrough")
+			ctr.AddCommented("With a level of its own, new at each start, it could not reach the others' sockets, nor after a restart its own files.", "SecurityLabelLevel", "s0")
+		}
+		ctr.AddCommented("What the program writes is the unit's own output.", "LogDriver", "passthrough")
 	case c.Oneshot:
 		ctr.AddCommented("Podman itself passes on what the program writes: a user may read the journal of processes of his own alone.", "LogDriver", "none")
 	default:

@@ -174,7 +174,7 @@ func verifyWithPodman(t *testing.T, services []*Unit, rootless bool) error {
 			}
 		}
 	}
-	return Verify(t.Context(), services, rootless)
+	return Verify(t.Context(), filepath.Join(t.TempDir(), "verify"), services, rootless)
 }
 
 // TestGenerateFindsMistakes shows that the validation sees what it is there for.

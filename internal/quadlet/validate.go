@@ -108,10 +108,10 @@ func complaints(s string) string {
 	return strings.Join(kept, "\n")
 }
 
-// Verify runs systemd-analyze verify on units, generated services and plain units alike, in a directory of their own.
-func Verify(ctx context.Context, units []*Unit, rootless bool) error {
-	dir, err := os.MkdirTemp("", "quay-verify-")
-	if err != nil {
+// Verify runs systemd-analyze verify on units, generated services and plain units alike, in dir, which it makes anew and
+// removes: what a killed process has left there goes with the next.
+func Verify(ctx context.Context, dir string, units []*Unit, rootless bool) error {
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
 		return fmt.Errorf("verify units: %w", err)
 	}
 	defer os.RemoveAll(dir)

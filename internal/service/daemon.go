@@ -163,7 +163,7 @@ func (d *Daemon) Run(parent context.Context) error {
 // failure is what ended the daemon, nil when it was asked to stop.
 func (d *Daemon) failure(parent, life context.Context) error {
 	cause := context.Cause(life)
-	if errors.Is(cause, errAsked) || cause == context.Cause(parent) {
+	if errors.Is(cause, errAsked) || errors.Is(cause, context.Cause(parent)) {
 		return nil
 	}
 	return cause

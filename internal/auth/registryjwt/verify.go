@@ -84,7 +84,7 @@ func (v *Verifier) VerifyToken(ctx context.Context, token string) (*Token, error
 	if head["alg"] != string(jose.RS256) {
 		return nil, invalid("The specified alg value is not allowed")
 	}
-	signed, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256})
+	signed, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.RS256})
 	if err != nil {
 		return nil, invalid("Signature verification failed")
 	}

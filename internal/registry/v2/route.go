@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/quayctl/quayctl/internal/auth"
 	"github.com/quayctl/quayctl/internal/auth/registryjwt"
@@ -307,6 +306,3 @@ func (a *answer) Status() int {
 	}
 	return a.status
 }
-
-// now is the present in UTC without a monotonic reading, in the database's resolution.
-func (h *Handler) now() time.Time { return h.Clock.Now().UTC().Truncate(time.Microsecond) }

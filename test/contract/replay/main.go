@@ -35,6 +35,7 @@ func main() {
 	dir := flag.String("contract", "test/contract", "`directory` with dataset/ and recordings/")
 	recordings := flag.String("recordings", "", "`directory` of recordings (default CONTRACT/recordings/registry)")
 	only := flag.String("only", "", "replay only scenarios whose FILE/NAME matches this `regexp`")
+	except := flag.String("except", "", "leave scenarios out whose FILE/NAME matches this `regexp`")
 	jobs := flag.Int("jobs", 2, "scenarios at a time")
 	registryd := flag.String("registryd", "registryd", "`program`")
 	workers := flag.String("workers", "workers", "`program`")
@@ -45,9 +46,16 @@ func main() {
 		*recordings = filepath.Join(*dir, "recordings", "registry")
 	}
 	rx, err := regexp.Compile(*only)
+	var not *regexp.Regexp
+	if err == nil && *except != "" {
+		not, err = regexp.Compile(*except)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "replay:", err)
 		os.Exit(2)
+	}
+	chosen := func(s *contract.Scenario) bool {
+		return rx.MatchString(s.ID()) && (not == nil || !not.MatchString(s.ID()))
 	}
 	tmp, err := os.MkdirTemp("", "replay")
 	if err != nil {
@@ -57,7 +65,7 @@ func main() {
 	r := &run{local: &contract.Local{
 		Postgres: os.Getenv("QUAY_TEST_POSTGRES"), Contract: *dir, Registryd: *registryd, Workers: *workers, Dir: tmp, SchemaKey: *schemaKey,
 	}, verbose: *verbose}
-	err = r.all(ctx, *recordings, filepath.Join(*dir, "differences.yaml"), rx, *jobs)
+	err = r.all(ctx, *recordings, filepath.Join(*dir, "differences.yaml"), chosen, *jobs)
 	if err = errors.Join(err, os.RemoveAll(tmp)); err != nil {
 		fmt.Fprintln(os.Stderr, "replay:", err)
 	}
@@ -77,7 +85,7 @@ type run struct {
 	perFile        map[string][2]int
 }
 
-func (r *run) all(ctx context.Context, recordings, differences string, only *regexp.Regexp, jobs int) (err error) {
+func (r *run) all(ctx context.Context, recordings, differences string, chosen func(*contract.Scenario) bool, jobs int) (err error) {
 	if err := r.review(differences); err != nil {
 		return err
 	}
@@ -85,7 +93,7 @@ func (r *run) all(ctx context.Context, recordings, differences string, only *reg
 	if err != nil {
 		return err
 	}
-	scenarios = slices.DeleteFunc(scenarios, func(s *contract.Scenario) bool { return !only.MatchString(s.ID()) })
+	scenarios = slices.DeleteFunc(scenarios, func(s *contract.Scenario) bool { return !chosen(s) })
 	if len(scenarios) == 0 {
 		return errors.New("no scenario matches")
 	}
