@@ -234,7 +234,21 @@ func (u *Uninstall) finish() error {
 	return nil
 }
 
+// removeFile removes a file, and what a process that was killed while it wrote the file has left beside it: renameio
+// writes .NAME with a number, and renames it.
 func (u *Uninstall) removeFile(path string) error {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove: %w", err)
+	}
+	for _, e := range entries {
+		number, ok := strings.CutPrefix(e.Name(), "."+filepath.Base(path))
+		if ok && number != "" && strings.Trim(number, "0123456789") == "" {
+			if err := os.Remove(filepath.Join(filepath.Dir(path), e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("remove: %w", err)
+			}
+		}
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove: %w", err)
 	}
