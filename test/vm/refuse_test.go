@@ -104,7 +104,7 @@ var asRoot = []refused{
 	{name: "bundle cut short", code: exitBundle, say: []string{"oci/blobs/"}, args: tampered, prepare: copyBundle("truncate -s -1 " + largeBlob)},
 	{name: "member missing", code: exitBundle, say: []string{"oci/blobs/"}, args: tampered, prepare: copyBundle("rm " + largeBlob)},
 	{name: "bundle file cut short", code: exitBundle, say: []string{"cut.tar"}, args: given + " --bundle ~/cut.tar", prepare: run("cd ~/appliance && tar -cf - * 2>/dev/null | head -c 20000000 >~/cut.tar")},
-	{name: "signed by another key", code: exitBundle, say: []string{"signature"}, args: tampered, prepare: copyBundle(sign)},
+	{name: "signed by another key", code: exitBundle, say: []string{"not signed by the expected key", "--key"}, args: tampered, prepare: copyBundle(sign)},
 	{
 		name: "wrong architecture", code: exitBundle, say: []string{"arm64", "amd64"}, args: tampered + " --key ~/sign.pub",
 		prepare: copyBundle(`sed -i 's/"arch": *"amd64"/"arch": "arm64"/' manifest.json; ` + sign),
@@ -112,7 +112,7 @@ var asRoot = []refused{
 }
 
 // sign signs the manifest of the bundle in the working directory with a new key.
-const sign = `openssl ecparam -genkey -name prime256v1 -noout -out ~/sign.key && openssl ec -in ~/sign.key -pubout -out ~/sign.pub 2>/dev/null && openssl dgst -sha256 -sign ~/sign.key manifest.json | base64 -w0 >manifest.json.sig`
+const sign = `openssl ecparam -genkey -name prime256v1 -noout -out ~/sign.key && openssl ec -in ~/sign.key -pubout -out ~/sign.pub 2>/dev/null && { openssl dgst -sha256 -sign ~/sign.key manifest.json | base64 -w0; echo; } >manifest.json.sig`
 
 // rootless are the situations of an ordinary user.
 var rootless = []refused{
