@@ -147,6 +147,21 @@ func TestTransactionStopsAtAFailure(t *testing.T) {
 	}
 }
 
+// TestTransactionInterrupted: a step that an interruption ends in its own words is told as the interruption.
+func TestTransactionInterrupted(t *testing.T) {
+	j, _ := journal(t)
+	interrupted := errors.New("interrupted")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	tx := &Transaction{Journal: j, Operation: "install", Observer: silent{}}
+	_, err := tx.Run(ctx, []Step{{"a", "do a", nil, func(ctx context.Context) error {
+		cancel(interrupted)
+		return errors.New("signal: killed")
+	}}})
+	if !errors.Is(err, interrupted) {
+		t.Errorf("error %v, want the interruption", err)
+	}
+}
+
 func TestLayout(t *testing.T) {
 	env := map[string]string{"XDG_CONFIG_HOME": "/c", "XDG_DATA_HOME": "relative"}
 	l := DefaultLayout(1000, func(k string) string { return env[k] }, "/home/u", "")

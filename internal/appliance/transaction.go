@@ -123,7 +123,8 @@ func (t *Transaction) step(ctx context.Context, s Step) error {
 	if err == nil {
 		err = t.Journal.Append(Record{Event: Done, Step: s.Name})
 	}
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+	if err != nil && ctx.Err() != nil {
+		// However it says so ("signal: killed" of a program it ran), what ended it is what ended the whole.
 		err = context.Cause(ctx)
 	}
 	t.Observer.StepEnds(s.Name, err)
