@@ -28,7 +28,7 @@ setup: ## install what building and testing need, from the package registries
 
 lint: setup ## gofmt, go vet, golangci-lint
 	@build/tool golangci-lint
-	@test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)" || { echo 'run gofmt -w on these files' >&2; exit 1; }
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "run gofmt -w on: $$out" >&2; exit 1; }
 	golangci-lint run ./...
 
 # Suites that start many processes, kill them, or download packages: all in make test, too long for the quick loop.
