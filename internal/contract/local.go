@@ -423,12 +423,15 @@ func (s *LocalServer) Log() string {
 
 // Stop ends the processes and removes everything that the scenario had.
 func (s *LocalServer) Stop(ctx context.Context) error {
+	var errs []error
 	if s.done != nil {
 		// The database goes with it: nothing is worth a drain.
 		_ = s.cmd.Process.Kill()
-		_ = <-s.done
+		var killed *exec.ExitError
+		if err := <-s.done; err != nil && !errors.As(err, &killed) {
+			errs = append(errs, fmt.Errorf("end registryd: %w", err))
+		}
 	}
-	var errs []error
 	if s.conn != nil {
 		errs = append(errs, s.conn.Close(ctx))
 	}
