@@ -190,19 +190,21 @@ func TestReadOnlyMakesNothing(t *testing.T) {
 }
 
 func TestBadFiles(t *testing.T) {
-	f := newFixture(t)
-	f.ensure()
-	for name, spoil := range map[string]func() error{
-		"no PEM":   func() error { return os.WriteFile(f.store.PEMPath, []byte("nothing"), 0o600) },
-		"no id":    func() error { return os.WriteFile(f.store.KIDPath, nil, 0o600) },
-		"dir lost": func() error { f.store.PEMPath = "/proc/none/quay.pem"; return nil },
+	for name, spoil := range map[string]func(*fixture) error{
+		"no PEM":   func(f *fixture) error { return os.WriteFile(f.store.PEMPath, []byte("nothing"), 0o600) },
+		"no id":    func(f *fixture) error { return os.WriteFile(f.store.KIDPath, nil, 0o600) },
+		"dir lost": func(f *fixture) error { f.store.PEMPath = "/proc/none/quay.pem"; return nil },
 	} {
-		if err := spoil(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := f.store.Ensure(context.Background()); err == nil {
-			t.Errorf("%s: no error", name)
-		}
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.ensure()
+			if err := spoil(f); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.store.Ensure(context.Background()); err == nil {
+				t.Error("no error")
+			}
+		})
 	}
 }
 
