@@ -44,11 +44,12 @@ type Fake struct {
 	mu      sync.Mutex
 	now     time.Time
 	waiters map[chan struct{}]time.Time
+	arrived chan struct{} // closed and made anew when a sleeper arrives
 }
 
 // NewFake returns a clock that stands at t.
 func NewFake(t time.Time) *Fake {
-	return &Fake{now: t, waiters: map[chan struct{}]time.Time{}}
+	return &Fake{now: t, waiters: map[chan struct{}]time.Time{}, arrived: make(chan struct{})}
 }
 
 // Now implements Clock.
@@ -78,6 +79,23 @@ func (f *Fake) Sleepers() int {
 	return len(f.waiters)
 }
 
+// AwaitSleepers returns nil when at least n goroutines wait in Sleep, or ctx's error if ctx ends first.
+func (f *Fake) AwaitSleepers(ctx context.Context, n int) error {
+	for {
+		f.mu.Lock()
+		enough, arrived := len(f.waiters) >= n, f.arrived
+		f.mu.Unlock()
+		if enough {
+			return nil
+		}
+		select {
+		case <-arrived:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // Sleep implements Clock.
 func (f *Fake) Sleep(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
@@ -86,6 +104,8 @@ func (f *Fake) Sleep(ctx context.Context, d time.Duration) error {
 	c := make(chan struct{})
 	f.mu.Lock()
 	f.waiters[c] = f.now.Add(d)
+	close(f.arrived)
+	f.arrived = make(chan struct{})
 	f.mu.Unlock()
 	select {
 	case <-c:

@@ -836,15 +836,15 @@ func TestReloadIsNoticed(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.watch(ctx) }()
-	awaitSleeper(fake)
+	awaitSleeper(t, fake)
 	makePair(t, dir, 2)
 	fake.Advance(reloadPeriod)
-	awaitSleeper(fake)
+	awaitSleeper(t, fake)
 	if n := p.current.Load().Leaf.SerialNumber.Int64(); n != 2 {
 		t.Errorf("serial %d", n)
 	}
 	fake.Advance(2 * time.Hour)
-	awaitSleeper(fake)
+	awaitSleeper(t, fake)
 	if err := p.check(ctx); err == nil || !strings.Contains(err.Error(), "certificate expired at") {
 		t.Errorf("check of an expired certificate: %v", err)
 	}
@@ -852,9 +852,10 @@ func TestReloadIsNoticed(t *testing.T) {
 	<-done
 }
 
-func awaitSleeper(f *clock.Fake) {
-	for f.Sleepers() == 0 {
-		time.Sleep(time.Millisecond) // the fake clock has no event for this
+func awaitSleeper(t *testing.T, f *clock.Fake) {
+	t.Helper()
+	if err := f.AwaitSleepers(t.Context(), 1); err != nil {
+		t.Fatal(err)
 	}
 }
 
