@@ -200,7 +200,8 @@ func TestIdleConnectionIsClosed(t *testing.T) {
 	fake := clock.NewFake(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 	l := process(t, db.DSN, fake)
 	acquire(t, l, "x").Release()
-	for fake.Sleepers() == 0 { //nolint:revive // the sleeper is on its way
+	if err := fake.AwaitSleepers(t.Context(), 1); err != nil {
+		t.Fatal(err)
 	}
 	fake.Advance(2 * time.Minute)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

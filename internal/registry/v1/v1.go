@@ -32,6 +32,7 @@ import (
 	"github.com/quayctl/quayctl/internal/registry/regerr"
 	"github.com/quayctl/quayctl/internal/registry/telemetry"
 	"github.com/quayctl/quayctl/internal/registry/upload"
+	v2 "github.com/quayctl/quayctl/internal/registry/v2"
 	"github.com/quayctl/quayctl/internal/storage"
 )
 
@@ -188,10 +189,10 @@ func (h *Handler) find(q *request, surface *regerr.Surface) (*route, error) {
 	routes, slash := h.routes(q, path)
 	if routes == nil {
 		if strings.Contains(path, "//") {
-			merged := mergeSlashes(q.r.URL.EscapedPath())
+			merged := v2.MergeSlashes(q.r.URL.EscapedPath())
 			if decoded, err := url.PathUnescape(merged); err == nil {
 				if routes, _ := h.routes(q, decoded); routes != nil {
-					return nil, h.redirect(q.r, merged)
+					return nil, v2.RedirectTo(h.Config, q.r, merged)
 				}
 			}
 		}
@@ -212,7 +213,7 @@ func (h *Handler) find(q *request, surface *regerr.Surface) (*route, error) {
 	for i := range routes {
 		if m := routes[i].method; m == q.r.Method || m == http.MethodGet && q.r.Method == http.MethodHead {
 			if slash {
-				return nil, h.redirect(q.r, q.r.URL.EscapedPath()+"/")
+				return nil, v2.RedirectTo(h.Config, q.r, q.r.URL.EscapedPath()+"/")
 			}
 			return &routes[i], nil
 		}
@@ -280,21 +281,6 @@ func (h *Handler) repositoryRoutes(q *request, rest string) ([]route, bool) {
 		return nil, false
 	}
 	return repositoryRoutes, !final
-}
-
-func (h *Handler) redirect(r *http.Request, escapedPath string) error {
-	target := h.Config.PreferredURLScheme + "://" + r.Host + escapedPath
-	if r.URL.RawQuery != "" {
-		target += "?" + r.URL.RawQuery
-	}
-	return &regerr.Redirect{URL: target}
-}
-
-func mergeSlashes(path string) string {
-	for strings.Contains(path, "//") {
-		path = strings.ReplaceAll(path, "//", "/")
-	}
-	return path
 }
 
 func cutLast(s string) (before, after string, found bool) {

@@ -140,13 +140,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *Handler) route(r *http.Request, q *Request, surface *regerr.Surface) (*Route, error) {
 	path := r.URL.Path
 	if path == "/v2" {
-		return nil, h.redirect(r, "/v2/")
+		return nil, RedirectTo(h.Config, r, "/v2/")
 	}
 	if strings.Contains(path, "//") {
-		merged := mergeSlashes(r.URL.EscapedPath())
+		merged := MergeSlashes(r.URL.EscapedPath())
 		if decoded, err := url.PathUnescape(merged); err == nil {
 			if _, ok := parsePath(decoded); ok {
-				return nil, h.redirect(r, merged)
+				return nil, RedirectTo(h.Config, r, merged)
 			}
 		}
 		return nil, regerr.NotFound
@@ -189,21 +189,22 @@ func (h *Handler) route(r *http.Request, q *Request, surface *regerr.Surface) (*
 		}
 	}
 	if p.noSlash && r.Method == http.MethodPost {
-		return nil, h.redirect(r, r.URL.EscapedPath()+"/")
+		return nil, RedirectTo(h.Config, r, r.URL.EscapedPath()+"/")
 	}
 	return nil, regerr.MethodNotAllowed
 }
 
-// redirect is to the same server the client asked, with its query.
-func (h *Handler) redirect(r *http.Request, escapedPath string) error {
-	target := h.Config.PreferredURLScheme + "://" + r.Host + escapedPath
+// RedirectTo is to another path of the same server the client asked, with its query.
+func RedirectTo(c *config.Config, r *http.Request, escapedPath string) error {
+	target := c.PreferredURLScheme + "://" + r.Host + escapedPath
 	if r.URL.RawQuery != "" {
 		target += "?" + r.URL.RawQuery
 	}
 	return &regerr.Redirect{URL: target}
 }
 
-func mergeSlashes(path string) string {
+// MergeSlashes makes one slash of several in a row.
+func MergeSlashes(path string) string {
 	for strings.Contains(path, "//") {
 		path = strings.ReplaceAll(path, "//", "/")
 	}
